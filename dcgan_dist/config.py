@@ -1,0 +1,393 @@
+"""All settings of a run: what they mean, their one default each, and the rules between them.
+
+A setting comes from a YAML file or from the command line (`--optim.lr 1e-4`), which wins wherever it stands.
+Nothing here needs torch: `python -m dcgan_dist.config FILE --ranks 32` checks a run on a login node.
+"""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+from docstring_parser import parse_from_object
+from jsonargparse import ArgumentParser
+
+from dcgan_dist.nets import NetError, parse_net
+from shards import Index, ShardsError
+from shards.index import check_listing
+from shards.index import load as load_index
+
+Setting = tuple[str, str | None, str]
+"""Dotted name, value as text (None is null), and where it was given."""
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message is one line that names it, its value, the rule and the way out."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the pictures come from and how they are read."""
+
+    url: str = "data/rooms"
+    """Folder or URL of a dataset that `python -m shards build` wrote."""
+    batch_images: int = 128
+    """Images per step, summed over all ranks (paper: 128)."""
+    threads: int = 2
+    """Reading and decoding threads of each rank."""
+    prefetch_blocks: int = 2
+    """How far to read ahead, in blocks of every lane; memory is lanes x block x this."""
+    max_bad_fraction: float = 0.001
+    """Stop when more than this share of the samples read were damaged and had to be replaced."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Both networks."""
+
+    net: str = "dcgan64"
+    """Preset (dcgan64, imagenet32, svhn32, small32, tiny16) or a description: see dcgan_dist/nets.py."""
+    noise: Literal["uniform", "normal"] = "uniform"
+    """Distribution of z: uniform on (-1, 1) as in the paper, or normal as in the authors' SVHN model."""
+    norm_eps: float = 1e-8
+    """Added to batch norm's variance (authors' code: 1e-8; batch norm always runs in float32 or better)."""
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Adam, the same for both networks (paper, section 4)."""
+
+    lr: float = 2e-4
+    """Step size; the paper finds 1e-3 too high."""
+    beta1: float = 0.5
+    """Decay of the gradient's mean; the paper finds 0.9 to oscillate."""
+    beta2: float = 0.999
+    """Decay of the gradient's square."""
+    eps: float = 1e-8
+    """Added to the root of the gradient's mean square."""
+    weight_decay: float = 1e-5
+    """L2 penalty added to the gradient, not decoupled (authors' code: 1e-5; the paper does not name it)."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """The run itself."""
+
+    epochs: float = 5.0
+    """Passes over the data; one step takes one global batch, whichever network it updates."""
+    steps: int | None = None
+    """Number of steps; overrides epochs."""
+    update_rule: Literal["alternate", "both"] = "alternate"
+    """alternate: even steps update G, odd ones D (authors' code); both: D, then G, on every step."""
+    precision: Literal["float64", "float32", "bfloat16", "float16"] = "float32"
+    """Type of the convolutions; batch norm, losses, weights and Adam stay in float32 (float64: all in it)."""
+    ema_decay: float | None = None
+    """Keep an exponential mean of the generator's weights with this decay per G update; sampling uses it."""
+    seed: int = 42
+    """Seeds weights, noise and data order."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes the GPU of this rank if there is one."""
+    compile: bool = False
+    """torch.compile both networks (GPU; known to fail on CPUs)."""
+    timeout_seconds: float = 600.0
+    """How long ranks wait for each other before the run is given up."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the run leaves behind."""
+
+    dir: str = "runs/dcgan"
+    """Run folder, local or any fsspec URL; starting the same command again resumes from it."""
+    log_steps: int = 50
+    """Steps between two lines of metrics."""
+    sample_steps: int = 500
+    """Steps between two sample grids."""
+    sample_images: int = 64
+    """Pictures on a sample grid."""
+    checkpoint_steps: int = 1000
+    """Steps between two checkpoints; the last step always has one."""
+    checkpoints_kept: int = 3
+    """How many of the newest checkpoints to keep."""
+
+
+@dataclass(frozen=True)
+class Config:
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    optim: Optim = field(default_factory=Optim)
+    train: Train = field(default_factory=Train)
+    run: Run = field(default_factory=Run)
+
+
+# What a run may change when it resumes; everything else makes it another run.
+FREE = {"data.url", "data.threads", "data.prefetch_blocks", "data.max_bad_fraction"} | {
+    *("train.epochs", "train.steps", "train.device", "train.compile", "train.timeout_seconds"),
+    *(f"run.{f.name}" for f in fields(Run)),
+}
+
+
+@cache
+def setting_types() -> dict[str, Any]:
+    """Dotted name -> type of every setting, in order of declaration."""
+    groups = get_type_hints(Config)
+    return {
+        f"{group}.{name}": hint
+        for group, kind in groups.items()
+        for name, hint in get_type_hints(kind).items()
+    }
+
+
+def build_parser(prog: str) -> ArgumentParser:
+    """The command line with one option per setting, its docstring as help."""
+    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, add_help=False)
+    parser.usage = f"{prog} [CONFIG.yaml] [--SETTING VALUE ...]"
+    for group, kind in get_type_hints(Config).items():
+        docs = {p.arg_name: p.description for p in parse_from_object(kind).params}
+        section = parser.add_argument_group(f"{group}: {(kind.__doc__ or '').strip()}")
+        for item in fields(kind):
+            name = f"{group}.{item.name}"
+            section.add_argument(
+                f"--{name}", type=setting_types()[name], default=item.default, help=docs[item.name]
+            )
+    return parser
+
+
+def read_config(argv: Sequence[str], prog: str) -> Config:
+    """The settings of a command line. `--help` prints them all and exits. Raises ConfigError."""
+    parser = build_parser(prog)
+    if {"-h", "--help"} & set(argv):
+        print(parser.format_help())
+        raise SystemExit(0)
+    path, given = _split_command_line(argv)
+    return _build(parser, [*(_yaml_settings(_read_file(path), path) if path else ()), *given])
+
+
+def parse_config(text: str, where: str) -> Config:
+    """The settings of a YAML text that was read from `where`. Raises ConfigError."""
+    return _build(build_parser(where), list(_yaml_settings(text, where)))
+
+
+def _build(parser: ArgumentParser, settings: list[Setting]) -> Config:
+    values = asdict(Config())
+    for name, text, where in settings:
+        group, key = name.split(".")
+        values[group][key] = _typed(parser, name, text, where=where)
+    return Config(**{group: kind(**values[group]) for group, kind in get_type_hints(Config).items()})
+
+
+def _split_command_line(argv: Sequence[str]) -> tuple[str | None, list[Setting]]:
+    """The YAML file named on a command line, and its settings."""
+    paths: list[str] = []
+    given: list[Setting] = []
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("--"):
+            paths.append(word)
+            continue
+        name, equals, text = word[2:].partition("=")
+        if name != "config" and name not in setting_types():
+            raise ConfigError(_unknown(name, "command line"))
+        if not equals:
+            text = next(words, "--")
+            if text.startswith("--"):
+                raise ConfigError(f"command line: --{name} needs a value")
+        if name == "config":
+            paths.append(text)
+        else:
+            given.append((name, None if text == "null" else text, "command line"))
+    if len(paths) > 1:
+        raise ConfigError(
+            f"two config files, {paths[0]} and {paths[1]}: give one, and settings as --name value"
+        )
+    return (paths[0] if paths else None), given
+
+
+def _read_file(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a config file: {error}") from None
+
+
+def _compose(text: str, path: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _yaml_settings(text: str, path: str) -> Iterator[Setting]:
+    """Every setting of a YAML text, with file and line."""
+    root = _compose(text, path)
+    groups = get_type_hints(Config)
+    for group, body in _yaml_pairs(root, path, "the file") if root else ():
+        if group.value not in groups:
+            raise ConfigError(_unknown(group.value, f"{path}:{group.start_mark.line + 1}"))
+        for key, value in [] if _is_null(body) else _yaml_pairs(body, path, group.value):
+            name, where = f"{group.value}.{key.value}", f"{path}:{key.start_mark.line + 1}"
+            if name not in setting_types():
+                raise ConfigError(_unknown(name, where))
+            if not isinstance(value, yaml.ScalarNode):
+                raise ConfigError(f"{where}: {name} takes one value, not a list or a mapping")
+            yield name, None if _is_null(value) else value.value, where
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")
+
+
+def _yaml_pairs(node: yaml.Node, path: str, what: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+    where = f"{path}:{node.start_mark.line + 1}"
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{where}: {what} must be a mapping like 'name: value'")
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise ConfigError(f"{path}:{key.start_mark.line + 1}: a setting's name must be one word")
+        if key.value in seen:
+            raise ConfigError(f"{path}:{key.start_mark.line + 1}: {key.value} is set twice in {what}")
+        seen.add(key.value)
+    return list(node.value)
+
+
+def _typed(parser: ArgumentParser, name: str, text: str | None, *, where: str) -> Any:
+    hint = setting_types()[name]
+    expected = " or ".join(
+        {"NoneType": "null"}.get(str(t), str(t))
+        for t in (getattr(kind, "__name__", kind) for kind in (get_args(hint) or (hint,)))
+    )
+    wrong = ConfigError(f"{where}: {name}={'null' if text is None else text!r} is not {expected}")
+    if text is None:
+        if type(None) not in get_args(hint):
+            raise wrong
+        return None
+    try:
+        parsed = parser.parse_args([f"--{name}={text}"])
+    except argparse.ArgumentError:
+        raise wrong from None
+    return parsed[name]
+
+
+def _unknown(name: str, where: str) -> str:
+    names = list(setting_types())
+    last = {known.split(".")[1]: known for known in names}
+    near = difflib.get_close_matches(name, names, 1, 0.5)
+    by_last = difflib.get_close_matches(name.split(".")[-1], list(last), 1, 0.8)
+    guess = near[0] if near and not by_last else last[by_last[0]] if by_last else None
+    hint = f"did you mean {guess}?" if guess else "see --help for all settings"
+    return f"{where}: unknown setting {name}; {hint}"
+
+
+def dump(config: Config) -> str:
+    """The effective settings as YAML that `read_config` reads back."""
+    return str(yaml.safe_dump(asdict(config), sort_keys=False))
+
+
+def differences(before: Config, after: Config) -> list[str]:
+    """Names of settings that differ and may not change within one run."""
+    old, new = asdict(before), asdict(after)
+    return [
+        name
+        for name in setting_types()
+        for group, key in [name.split(".")]
+        if name not in FREE and old[group][key] != new[group][key]
+    ]
+
+
+def check(config: Config, *, ranks: int) -> None:
+    """The rules between settings that need no dataset. Raises ConfigError."""
+    data, model, optim, train, run = config.data, config.model, config.optim, config.train, config.run
+    at_least = {
+        "data.batch_images": (data.batch_images, 2),
+        "data.threads": (data.threads, 1),
+        "data.prefetch_blocks": (data.prefetch_blocks, 1),
+        "data.max_bad_fraction": (data.max_bad_fraction, 0),
+        "model.norm_eps": (model.norm_eps, 0),
+        "optim.lr": (optim.lr, 0),
+        "optim.eps": (optim.eps, 0),
+        "optim.weight_decay": (optim.weight_decay, 0),
+        "train.epochs": (train.epochs, 0),
+        "train.steps": (train.steps if train.steps is not None else 0, 0),
+        "train.seed": (train.seed, 0),
+        "train.timeout_seconds": (train.timeout_seconds, 1),
+        "run.log_steps": (run.log_steps, 1),
+        "run.sample_steps": (run.sample_steps, 1),
+        "run.sample_images": (run.sample_images, 1),
+        "run.checkpoint_steps": (run.checkpoint_steps, 1),
+        "run.checkpoints_kept": (run.checkpoints_kept, 1),
+    }
+    for name, (value, least) in at_least.items():
+        if not value >= least:
+            raise ConfigError(f"{name}={value} must be at least {least}")
+    below_one = {"optim.beta1": optim.beta1, "optim.beta2": optim.beta2, "train.ema_decay": train.ema_decay}
+    for name, fraction in below_one.items():
+        if fraction is not None and not 0 <= fraction < 1:
+            raise ConfigError(f"{name}={fraction} must be at least 0 and less than 1")
+    try:
+        parse_net(model.net)
+    except NetError as error:
+        raise ConfigError(f"model.net: {error}") from None
+    if data.batch_images % ranks:
+        below = max(data.batch_images // ranks, 1) * ranks
+        raise ConfigError(
+            f"data.batch_images={data.batch_images} does not divide over {ranks} ranks; "
+            f"nearest that do: {below} and {below + ranks}"
+        )
+
+
+def check_data(config: Config) -> Index:
+    """The dataset's index, checked against the settings and the shards. Raises ConfigError or ShardsError."""
+    index = load_index(config.data.url)
+    check_listing(config.data.url, index)
+    size = parse_net(config.model.net).image_size
+    if index.image_size != size:
+        raise ConfigError(
+            f"model.net={config.model.net} draws {size}x{size} pictures but {config.data.url} holds "
+            f"{index.image_size}x{index.image_size}; rebuild it with --size {size} or choose another net"
+        )
+    if index.kept < config.data.batch_images:
+        raise ConfigError(
+            f"data.batch_images={config.data.batch_images} is more than the {index.kept} pictures of "
+            f"{config.data.url}; lower it or build a larger dataset"
+        )
+    return index
+
+
+def total_steps(config: Config, index: Index) -> int:
+    """Steps of the whole run."""
+    if config.train.steps is not None:
+        return config.train.steps
+    return int(config.train.epochs * (index.kept // config.data.batch_images))
+
+
+def main(argv: Sequence[str]) -> int:
+    """`python -m dcgan_dist.config`: print the effective settings of a run, and whether they hold."""
+    front = argparse.ArgumentParser("python -m dcgan_dist.config", add_help=False, allow_abbrev=False)
+    front.add_argument("--ranks", type=int, default=1)
+    front.add_argument("--skip-data", action="store_true")
+    own, rest = front.parse_known_args(argv)
+    if {"-h", "--help"} & set(argv):
+        print("--ranks N: check for that many ranks; --skip-data: do not look at the dataset\n")
+    try:
+        config = read_config(rest, "python -m dcgan_dist.config")
+        check(config, ranks=own.ranks)
+        index = None if own.skip_data else check_data(config)
+    except (ConfigError, ShardsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(dump(config), end="")
+    steps = f", {total_steps(config, index):,} steps on {index.kept:,} pictures" if index else ""
+    print(f"# valid for {own.ranks} ranks of {config.data.batch_images // own.ranks} images each{steps}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""Other people's weights as a run folder: `python -m dcgan_dist.convert dcgan-code DIR OUT`.
+
+`dcgan-code` reads the arrays of the authors' Theano models (`*gen_params*_NN.npy` and
+`*discrim_params*_NN.npy`). Theano convolves where PyTorch correlates, so every kernel is flipped in both
+axes; layouts agree otherwise. The authors keep no running statistics: the generator's are calibrated here,
+over 100 batches of z.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dcgan_dist import checkpoint
+from dcgan_dist.calibrate import calibrate
+from dcgan_dist.checkpoint import CheckpointError
+from dcgan_dist.config import Config, Data, Model, Optim, Run, dump
+from dcgan_dist.coordinator import versions
+from dcgan_dist.model import Discriminator, Generator, draw_noise
+from dcgan_dist.nets import PRESETS, NetError, parse_net
+from dcgan_dist.seeds import seed_for
+from shards import ShardsError, store
+
+
+def read_arrays(folder: Path, part: str) -> list[Tensor]:
+    """The numbered float arrays of `gen` or `discrim`, in order. Raises CheckpointError."""
+    found = sorted(
+        (int(match[1]), path)
+        for path in folder.glob(f"*{part}_params*.npy")
+        if (match := re.search(r"_(\d+)\.npy$", path.name))
+    )
+    if not found:
+        raise CheckpointError(f"{folder}: no files like *{part}_params*_01.npy")
+    if [number for number, _ in found] != list(range(1, len(found) + 1)):
+        numbers = ", ".join(str(number) for number, _ in found)
+        raise CheckpointError(f"{folder}: the {part} arrays are numbered {numbers}; some are missing")
+    try:
+        return [torch.from_numpy(np.load(path, allow_pickle=False)).float() for _, path in found]
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder}: a {part} array cannot be read: {error}") from None
+
+
+def fill_generator(g: Generator, arrays: Sequence[Tensor]) -> None:
+    """Order of the authors' lists: projection, its gain and bias, then each deconvolution with its own."""
+    targets = [(g.project.weight, "transposed"), (g.project_norm.weight, ""), (g.project_norm.bias, "")]
+    for conv, norm in zip(g.convs, [*g.norms, None], strict=True):
+        targets += _layer(conv, norm)
+    _fill(targets, arrays, "generator")
+
+
+def fill_discriminator(d: Discriminator, arrays: Sequence[Tensor]) -> None:
+    """Order of the authors' lists: each convolution with its gain and bias (the first has none), then the
+    logit."""
+    targets = [t for conv, norm in zip(d.convs, [None, *d.norms], strict=True) for t in _layer(conv, norm)]
+    _fill([*targets, (d.logit.weight, "transposed")], arrays, "discriminator")
+
+
+def _layer(conv: nn.Module, norm: nn.Module | None) -> Iterator[tuple[Tensor, str]]:
+    yield conv.get_parameter("weight"), "flipped"
+    if norm is not None:
+        yield norm.get_parameter("weight"), ""
+        yield norm.get_parameter("bias"), ""
+
+
+@torch.no_grad()
+def _fill(targets: Sequence[tuple[Tensor, str]], arrays: Sequence[Tensor], what: str) -> None:
+    if len(targets) != len(arrays):
+        raise CheckpointError(
+            f"{what}: {len(arrays)} arrays, but the network has {len(targets)}; check --net"
+        )
+    for number, ((target, how), array) in enumerate(zip(targets, arrays, strict=True), start=1):
+        value = {"flipped": lambda a: a.flip(2, 3), "transposed": lambda a: a.T}.get(how, lambda a: a)(array)
+        if value.shape != target.shape:
+            raise CheckpointError(
+                f"{what}: array {number} is {tuple(array.shape)} but the network needs "
+                f"{tuple(target.shape)}; check --net"
+            )
+        target.copy_(value)
+
+
+def convert_dcgan_code(folder: Path, out: str, config: Config) -> None:
+    """Write a run folder with the authors' weights at step 0."""
+    net = parse_net(config.model.net)
+    g = Generator(net, norm_eps=config.model.norm_eps)
+    d = Discriminator(net, norm_eps=config.model.norm_eps)
+    fill_generator(g, read_arrays(folder, "gen"))
+    fill_discriminator(d, read_arrays(folder, "discrim"))
+    batches = (
+        draw_noise(128, net.z_size, kind=config.model.noise, seed=seed_for(config.train.seed, "calibrate", i))
+        for i in range(100)
+    )
+    calibrate(g, batches)
+    store.make_folder(store.join(out, "checkpoints"))
+    store.write_bytes(store.join(out, "config.yaml"), dump(config).encode())
+    facts = {"imported": "dcgan-code", "images_seen": 0, "ranks": 1, "versions": versions()}
+    parts = {"g": dict(g.state_dict()), "d": dict(d.state_dict())}
+    checkpoint.write(store.join(out, "checkpoints"), 0, parts, facts)
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m dcgan_dist.convert", description="Import weights of another code base as a run folder."
+    )
+    parser.add_argument("format", choices=["dcgan-code"], help="where the weights come from")
+    parser.add_argument("folder", type=Path, help="folder with the arrays")
+    parser.add_argument("out", help="run folder or URL to write")
+    parser.add_argument("--net", default="svhn32", help=f"one of {', '.join(PRESETS)}, or a description")
+    parser.add_argument("--noise", default="normal", choices=["uniform", "normal"], help="(default: normal)")
+    args = parser.parse_args(argv)
+    config = Config(
+        data=Data(url="unknown", batch_images=64),
+        model=Model(net=args.net, noise=args.noise),
+        optim=Optim(lr=5e-4),
+        run=Run(dir=args.out),
+    )
+    try:
+        convert_dcgan_code(args.folder, args.out, config)
+    except (CheckpointError, NetError, ShardsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"imported; draw from it: python -m dcgan_dist.sample {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

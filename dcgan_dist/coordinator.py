@@ -1,0 +1,225 @@
+"""What rank 0 does beside training: checkpoints in the background, TensorBoard, metrics.jsonl, sample
+grids, progress.
+
+    config.yaml  metrics.jsonl  tensorboard/  samples/step-*.png  real.png  checkpoints/
+
+A run folder may be any fsspec URL. Files that grow are then kept in a temporary folder and copied there
+whole.
+"""
+
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from dcgan_dist import checkpoint, pictures
+from dcgan_dist.config import Config, ConfigError, differences, dump, parse_config
+from dcgan_dist.model import Generator, draw_noise
+from dcgan_dist.nets import parse_net
+from dcgan_dist.seeds import seed_for
+from shards import ShardsError, store
+
+LAYOUT = {
+    "training": {
+        "losses": ["Multiline", ["loss/d", "loss/g"]],
+        "D(x), D(G(z)) before and after D's update": [
+            "Multiline",
+            ["d/real", "d/fake_before", "d/fake_after"],
+        ],
+        "gradient norms": ["Multiline", ["gradient/d", "gradient/g"]],
+        "images per second": ["Multiline", ["speed/images_per_second"]],
+        "share of time waiting for data": ["Multiline", ["speed/data_wait_share"]],
+    }
+}
+log = logging.getLogger("dcgan_dist")
+
+
+class Folder:
+    """A run folder at `url`, with a place on this machine for the files that grow."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        for name in ("samples", "checkpoints", "tensorboard"):
+            store.make_folder(store.join(url, name))
+        self._scratch = None if store.is_local(url) else tempfile.TemporaryDirectory(prefix="dcgan_dist-")
+        self.growing = Path(self._scratch.name if self._scratch else url.removeprefix("file://"))
+
+    def write(self, name: str, data: bytes) -> None:
+        store.write_bytes(store.join(self.url, name), data)
+
+    def publish(self) -> None:
+        """Copy the growing files to where the run folder is."""
+        if self._scratch is not None:
+            for path in sorted(p for p in self.growing.rglob("*") if p.is_file()):
+                self.write(path.relative_to(self.growing).as_posix(), path.read_bytes())
+
+
+class Coordinator:
+    """Rank 0's side of a run; see `Silent` for the other ranks."""
+
+    def __init__(self, config: Config, *, first_step: int, total_steps: int) -> None:
+        self.config = config
+        self.folder = Folder(config.run.dir)
+        self.folder.write("config.yaml", dump(config).encode())
+        self._metrics = self._open_metrics(first_step)
+        self._board = SummaryWriter(
+            str(self.folder.growing / "tensorboard"), purge_step=first_step + 1 if first_step else None
+        )
+        if not first_step:
+            self._board.add_custom_scalars(LAYOUT)
+        self._bar = tqdm(
+            total=total_steps, initial=first_step, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1
+        )
+        self._total = total_steps
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """One line of metrics, everywhere."""
+        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+        self._metrics.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        told = (
+            f"D {values.get('loss/d', 0):.3f} G {values.get('loss/g', 0):.3f} "
+            f"{values['speed/images_per_second']:,.0f} images/s wait {values['speed/data_wait_share']:.0%}"
+        )
+        if self._bar.disable:
+            print(f"step {step}/{self._total} {told}", flush=True)
+        else:
+            self._bar.set_postfix_str(told)
+
+    def tick(self) -> None:
+        """A step is done. Raises what the background writer ran into."""
+        self._bar.update()
+        if self._writing is not None and self._writing.done():
+            self._writing.result()
+
+    def show_real(self, images: Tensor) -> None:
+        """The first real pictures, to compare with."""
+        self._picture("real", images[: self.config.run.sample_images], 0, "real.png")
+
+    def sample(self, step: int, g: Generator) -> None:
+        """A grid of G at the run's fixed z, with batch statistics of that very batch, as the authors do."""
+        preview = g.replica()
+        with torch.no_grad():
+            z = fixed_noise(self.config).to(next(preview.parameters()))
+            self._picture("samples", preview(z), step, f"samples/{checkpoint.stem(step)}.png")
+        self._board.flush()
+        self.folder.publish()
+
+    def _picture(self, tag: str, images: Tensor, step: int, name: str) -> None:
+        sheet = pictures.grid(pictures.to_uint8(images))
+        self._board.add_image(tag, sheet, step, dataformats="HWC")
+        self.folder.write(name, pictures.png(sheet, scale=2 if images.shape[-1] <= 32 else 1))
+
+    def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
+        """Write a checkpoint in the background; waits first if the one before is still being written."""
+        if self._writing is not None:
+            self._writing.result()
+        self._writing = self._writer.submit(self._write, step, parts, facts)
+
+    def _write(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
+        url = store.join(self.folder.url, "checkpoints")
+        checkpoint.write(url, step, parts, facts)
+        checkpoint.prune(url, keep=self.config.run.checkpoints_kept)
+
+    def close(self) -> None:
+        """Wait for the writer and leave every file complete."""
+        try:
+            if self._writing is not None:
+                self._writing.result()
+        finally:
+            self._writer.shutdown()
+            self._bar.close()
+            self._board.close()
+            self._metrics.close()
+            self.folder.publish()
+
+    def _open_metrics(self, first_step: int) -> Any:
+        """metrics.jsonl without the lines of steps that will be run again."""
+        path = self.folder.growing / "metrics.jsonl"
+        kept = []
+        url = store.join(self.folder.url, "metrics.jsonl")
+        if first_step and store.exists(url):
+            for line in store.read_bytes(url).decode().splitlines():
+                try:
+                    if json.loads(line)["step"] <= first_step:
+                        kept.append(line)
+                except ValueError:  # cut short by a kill
+                    continue
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        return path.open("a", encoding="utf-8")
+
+
+class Silent:
+    """The coordinator of every rank but 0: it does nothing."""
+
+    def log(self, step: int, values: dict[str, float]) -> None: ...
+    def tick(self) -> None: ...
+    def show_real(self, images: Tensor) -> None: ...
+    def sample(self, step: int, g: Generator) -> None: ...
+    def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None: ...
+
+
+@contextmanager
+def coordinate(
+    config: Config, *, rank: int, first_step: int, total_steps: int
+) -> Iterator[Coordinator | Silent]:
+    """The coordinator of this rank."""
+    if rank:
+        yield Silent()
+        return
+    coordinator = Coordinator(config, first_step=first_step, total_steps=total_steps)
+    try:
+        yield coordinator
+    finally:
+        coordinator.close()
+
+
+def fixed_noise(config: Config) -> Tensor:
+    """The z of every sample grid of a run."""
+    return draw_noise(
+        config.run.sample_images,
+        parse_net(config.model.net).z_size,
+        kind=config.model.noise,
+        seed=seed_for(config.train.seed, "samples"),
+    )
+
+
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in ("dcgan_dist", "torch", "numpy")}
+
+
+def check_same_run(config: Config) -> None:
+    """Refuse a run folder that belongs to a run with other settings. Raises ConfigError."""
+    url = store.join(config.run.dir, "config.yaml")
+    try:
+        if not store.exists(url):
+            return
+        before = config_of(config.run.dir)
+    except ShardsError as error:
+        raise ConfigError(f"run.dir={config.run.dir}: {error}") from None
+    changed = differences(before, config)
+    if changed:
+        raise ConfigError(
+            f"run.dir={config.run.dir} holds a run with another {', '.join(changed)}; "
+            "choose another run.dir, or delete that folder to start anew"
+        )
+
+
+def config_of(run: str) -> Config:
+    """The settings a run was started with. Raises ConfigError or ShardsError."""
+    url = store.join(run, "config.yaml")
+    return parse_config(store.read_bytes(url).decode(errors="replace"), url)

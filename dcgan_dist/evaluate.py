@@ -1,0 +1,88 @@
+"""How far samples are from real pictures: `python -m dcgan_dist.evaluate RUN`.
+
+Prints the sliced Wasserstein distance of the run's samples, of the same generator before its first step,
+and of real pictures against other real ones (the floor that the number of pictures allows).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcgan_dist import pictures
+from dcgan_dist.calibrate import calibrate
+from dcgan_dist.checkpoint import CheckpointError
+from dcgan_dist.config import ConfigError
+from dcgan_dist.model import initialise
+from dcgan_dist.sample import Sampler, load
+from dcgan_dist.seeds import seed_for
+from dcgan_dist.stream.feed import Blocks
+from dcgan_dist.swd import mean_swd
+from shards import ShardsError
+from shards.index import load as load_index
+
+CALIBRATION_BATCHES = 20
+
+
+def read_real(url: str, images: int) -> NDArray[np.uint8]:
+    """`images` pictures of a dataset, uint8 (images, S, S, 3), block by block from the beginning."""
+    index = load_index(url)
+    if index.kept < images:
+        raise ShardsError(f"{url} has {index.kept} pictures, {images} are needed; lower --images")
+    blocks = Blocks(url, index)
+    real = np.empty((images, index.image_size, index.image_size, 3), np.uint8)
+    at = 0
+    for block, kept in enumerate(blocks.kept_counts):
+        take = min(int(kept), images - at)
+        if take:
+            positions = blocks.kept_positions(block, np.arange(take))
+            blocks.decode_into(blocks.read(block), positions, list(real[at : at + take]))
+        at += take
+    return real
+
+
+def draw(sampler: Sampler, images: int) -> NDArray[np.uint8]:
+    """Samples with batch norm calibrated, uint8 (images, S, S, 3)."""
+    noise = (sampler.noise(128, seed=seed + 1) for seed in range(CALIBRATION_BATCHES))
+    calibrate(sampler.generator, noise)
+    return pictures.to_uint8(sampler.sample(images))
+
+
+def evaluate(run: str, *, images: int, data: str | None = None) -> dict[str, float]:
+    """Mean sliced Wasserstein distances x 1000: `floor`, `step 0` and `step N`."""
+    sampler = load(run)
+    real = read_real(data or sampler.config.data.url, 2 * images)
+    told = {"floor": mean_swd(real[::2], real[1::2])}
+    trained = draw(sampler, images)
+    initialise(sampler.generator, seed_for(sampler.config.train.seed, "g"))
+    told["step 0"] = mean_swd(real[::2], draw(sampler, images))
+    told[f"step {sampler.step}"] = mean_swd(real[::2], trained)
+    return told
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m dcgan_dist.evaluate", description="Sliced Wasserstein distance of a run's samples."
+    )
+    parser.add_argument("run", help="run folder or URL")
+    parser.add_argument(
+        "--images", type=int, default=2048, help="samples, and half the reals (default: 2048)"
+    )
+    parser.add_argument("--data", help="dataset (default: the one the run was trained on)")
+    args = parser.parse_args(argv)
+    try:
+        told = evaluate(args.run, images=args.images, data=args.data)
+    except (CheckpointError, ConfigError, ShardsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"sliced Wasserstein distance x 1000, {args.images} pictures a side, lower is better:")
+    for name, distance in told.items():
+        label = "real against real (the floor)" if name == "floor" else f"samples of {name}"
+        print(f"  {label:<30} {distance:8.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

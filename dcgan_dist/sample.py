@@ -1,0 +1,109 @@
+"""Load a trained generator and draw from it: from Python in three lines, or `python -m dcgan_dist.sample
+RUN`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcgan_dist import checkpoint, pictures
+from dcgan_dist.checkpoint import CheckpointError
+from dcgan_dist.config import Config, ConfigError
+from dcgan_dist.coordinator import config_of
+from dcgan_dist.model import Generator, draw_noise
+from dcgan_dist.nets import parse_net
+from dcgan_dist.seeds import seed_for
+from shards import ShardsError, store
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A generator with frozen batch norm: a picture depends on its z alone, not on its neighbours."""
+
+    generator: Generator
+    config: Config
+    step: int
+
+    def noise(self, images: int, *, seed: int = 0) -> Tensor:
+        """z of the run's own distribution, (images, z_size) float32."""
+        z_size = self.generator.net.z_size
+        return draw_noise(images, z_size, kind=self.config.model.noise, seed=seed_for(seed, "draw"))
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor, *, batch_images: int = 256) -> Tensor:
+        """z (n, z_size) -> pictures (n, 3, S, S) in [-1, 1], on the CPU."""
+        device = next(self.generator.parameters()).device
+        return torch.cat([self.generator(part.to(device)).cpu() for part in torch.split(z, batch_images)])
+
+    def sample(self, images: int, *, seed: int = 0) -> Tensor:
+        """`images` pictures, (images, 3, S, S) in [-1, 1]; the same for the same seed."""
+        return self(self.noise(images, seed=seed))
+
+
+def load(run: str, *, step: int | None = None, device: str = "cpu") -> Sampler:
+    """The generator of a run folder or URL (its EMA if there is one), at its newest or a given checkpoint.
+
+    Raises CheckpointError when there is none, ConfigError or ShardsError when the folder is not a run's.
+    """
+    try:
+        config = config_of(run)
+    except ShardsError as error:
+        raise CheckpointError(f"{run} is not a run folder: {error}") from None
+    folder = store.join(run, "checkpoints")
+    if step is None:
+        found = checkpoint.read_newest(folder, only=("g", "ema"))
+        if found is None:
+            raise CheckpointError(f"{run} has no whole checkpoint; train it first")
+    elif step not in checkpoint.steps(folder):
+        there = ", ".join(map(str, checkpoint.steps(folder))) or "none"
+        raise CheckpointError(f"{run} has no checkpoint at step {step}; there are: {there}")
+    else:
+        found = checkpoint.read(folder, step, only=("g", "ema"))
+    manifest, parts = found
+    g = Generator(parse_net(config.model.net), norm_eps=config.model.norm_eps)
+    name = "ema" if "ema" in parts else "g"
+    checkpoint.load_weights(g, parts.get(name, {}), name=name)
+    # Runs of every precision are drawn from in float32.
+    return Sampler(g.float().to(device).eval(), config, manifest.step)
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m dcgan_dist.sample", description="Draw pictures from a trained generator."
+    )
+    parser.add_argument("run", help="run folder or URL")
+    parser.add_argument("--images", type=int, default=64, help="how many (default: 64)")
+    parser.add_argument("--seed", type=int, default=0, help="other pictures for another seed (default: 0)")
+    parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument(
+        "--out",
+        default="samples.png",
+        help="grid to write, or .npy for uint8 (n, S, S, 3) (default: samples.png)",
+    )
+    args = parser.parse_args(argv)
+    if args.images < 1:
+        parser.error("--images must be at least 1")
+    try:
+        sampler = load(args.run, step=args.step, device=args.device)
+        images = pictures.to_uint8(sampler.sample(args.images, seed=args.seed))
+        if args.out.endswith(".npy"):
+            np.save(args.out, images, allow_pickle=False)
+        else:
+            Path(args.out).write_bytes(
+                pictures.png(pictures.grid(images), scale=2 if images.shape[1] <= 32 else 1)
+            )
+    except (CheckpointError, ConfigError, ShardsError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.images} pictures of step {sampler.step} in {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

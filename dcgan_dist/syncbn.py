@@ -1,0 +1,124 @@
+"""Batch norm over the global batch, on CPU and GPU alike (Ioffe and Szegedy 2015; paper, section 3).
+
+Statistics are those of the one batch given, summed over the ranks of `group`: a real and a fake batch never
+mix. With uniform ranks, n images each, mean = sum_r(mean_r)/W and var = sum_r(var_r + mean_r^2)/W - mean^2,
+summed in float64 so that the subtraction costs nothing. Convolutions may run in half precision; this never
+does.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+
+class BatchNorm(nn.Module):
+    """Normalises dimension 1 of (n, features) or (n, channels, h, w).
+
+    In training it uses the batch's own statistics, as the authors do; in evaluation the frozen ones, which
+    exist after a training step with `track`, or after calibration. `track=False` keeps no running mean (the
+    discriminator: a mean over real and fake batches would describe neither).
+    """
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+
+    def __init__(self, features: int, *, eps: float, track: bool, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.eps = eps
+        self.momentum = momentum
+        self.group: dist.ProcessGroup | None = None
+        self.register_buffer("running_mean", torch.zeros(features) if track else None)
+        self.register_buffer("running_var", torch.ones(features) if track else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            if self.running_mean is None:
+                raise RuntimeError("this batch norm has no frozen statistics; calibrate the network first")
+            return functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        mean, var = self.statistics(x)
+        self._update_running(mean, var)
+        if self.group is None:
+            return functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        normalised: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]
+            x, self.weight, self.bias, mean, var, self.eps, self.group
+        )
+        return normalised
+
+    @torch.no_grad()
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of the global batch, (features,) each, in the parameters' type."""
+        mean, var = _local_statistics(x, like=self.weight)
+        if self.group is None:
+            return mean, var
+        ranks = self.group.size()
+        moments = torch.stack((mean.double(), var.double() + mean.double() ** 2))
+        dist.all_reduce(moments, group=self.group)
+        moments /= ranks
+        return moments[0].to(mean.dtype), (moments[1] - moments[0] ** 2).clamp_(min=0).to(var.dtype)
+
+    @torch.no_grad()
+    def _update_running(self, mean: Tensor, var: Tensor) -> None:
+        if self.running_mean is not None and self.running_var is not None:
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var, self.momentum)
+
+
+def _local_statistics(x: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:
+    # Handing over buffers in the parameters' type makes the kernel accumulate and answer in that type.
+    buffers = torch.zeros_like(like), torch.ones_like(like)
+    mean, var = torch.batch_norm_update_stats(x, *buffers, 1.0)
+    return mean, var
+
+
+class _Normalise(Function):
+    """y = w (x - mean)/sqrt(var + eps) + b, where mean and var depend on every rank's x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        eps: float,
+        group: dist.ProcessGroup,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.eps, ctx.group = eps, group
+        return functional.batch_norm(x, mean, var, weight, bias, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, var = ctx.saved_tensors
+        # With statistics held fixed: dx = w dy / std, and the sums over this rank's images.
+        dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
+            dy, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+        )
+        sums = torch.stack((dbias, dweight))  # sum(dy), sum(dy x_hat)
+        dist.all_reduce(sums, group=ctx.group)
+        count = x.numel() // x.shape[1] * ctx.group.size()
+        # The statistics' own dependence on x: dx -= w/std (mean(dy) + x_hat mean(dy x_hat)).
+        inv_std = (var + ctx.eps).rsqrt()
+        slope = weight * inv_std * sums[1] / count * inv_std
+        offset = weight * inv_std * sums[0] / count - slope * mean
+        zeros, ones = torch.zeros_like(mean), torch.ones_like(var)
+        dx -= functional.batch_norm(x, zeros, ones, slope, offset, eps=0.0)
+        return dx, dweight, dbias, None, None, None, None
+
+
+def synchronise(net: nn.Module, group: dist.ProcessGroup | None) -> None:
+    """Make every batch norm of `net` take its statistics over all ranks of `group`."""
+    for module in net.modules():
+        if isinstance(module, BatchNorm):
+            module.group = group

@@ -1,0 +1,226 @@
+"""Train: `torchrun --nproc-per-node 2 -m dcgan_dist.train configs/demo.yaml`, or without torchrun on one
+process.
+
+Starting the same command again resumes from the newest whole checkpoint, on any number of ranks that
+divides the batch.
+"""
+
+import logging
+import math
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from dcgan_dist import checkpoint, pictures, world
+from dcgan_dist.checkpoint import CheckpointError, Manifest
+from dcgan_dist.config import Config, ConfigError, check, check_data, read_config, total_steps
+from dcgan_dist.coordinator import check_same_run, coordinate, versions
+from dcgan_dist.model import Generator, draw_noise
+from dcgan_dist.nets import parse_net
+from dcgan_dist.parallel import make_cast, make_players
+from dcgan_dist.seeds import seed_for
+from dcgan_dist.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
+from dcgan_dist.stream.feed import Blocks, Feed
+from dcgan_dist.stream.plan import Plan, lanes
+from dcgan_dist.world import World
+from shards import Index, ShardsError, store
+
+
+class DivergedError(ValueError):
+    """A loss or a weight is no longer a number."""
+
+
+def train(config: Config, here: World, index: Index) -> None:
+    """The whole run, or the rest of it."""
+    trainer = Trainer(config, here)
+    first, last = trainer.resume(), total_steps(config, index)
+    blocks = Blocks(config.data.url, index)
+    plan = Plan(blocks.kept_counts, batch_images=config.data.batch_images, seed=config.train.seed)
+    feed = Feed(
+        blocks,
+        plan,
+        lanes=trainer.rows,
+        first_step=first,
+        threads=config.data.threads,
+        prefetch_blocks=config.data.prefetch_blocks,
+        max_bad_fraction=config.data.max_bad_fraction,
+    )
+    run = config.run
+    with feed, coordinate(config, rank=here.rank, first_step=first, total_steps=last) as coordinator:
+        meter = Meter(feed, config.data.batch_images)
+        if first == 0:
+            coordinator.sample(0, trainer.shown)
+        for step in range(first, last):
+            real = pictures.to_device(feed.next_batch(), here.device, trainer.dtype)
+            if step == 0:
+                coordinator.show_real(real)
+            trainer.update(step, real)
+            done = step + 1
+            meter.tick()
+            coordinator.tick()
+            if done % run.log_steps == 0 or done == last:
+                coordinator.log(done, trainer.metrics() | meter.read(done))
+            if done % run.sample_steps == 0 or done == last:
+                coordinator.sample(done, trainer.shown)
+            if done % run.checkpoint_steps == 0 or done == last:
+                trainer.check_finite(done)
+                coordinator.save(done, *trainer.state(done))
+
+
+class Trainer:
+    """Both players, their updates, and all the state that a checkpoint holds."""
+
+    def __init__(self, config: Config, here: World) -> None:
+        self.config, self.here = config, here
+        self.g, self.d = make_players(config, here)
+        self.cast: Cast = make_cast(config, here)
+        self.dtype = next(self.g.bare.parameters()).dtype
+        self.rows = lanes(here.rank, here.ranks, config.data.batch_images)
+        self.ema = self.g.bare.replica() if config.train.ema_decay is not None else None
+        self._last: Metrics = {}
+
+    @property
+    def shown(self) -> Generator:
+        """The generator that samples are drawn from."""
+        return self.ema or self.g.bare
+
+    def update(self, step: int, real: Tensor) -> None:
+        """Step `step` of the run on this rank's rows of the global batch."""
+        # Drawn for the global batch and sliced: noise does not depend on the number of ranks.
+        seed = seed_for(self.config.train.seed, "z", step)
+        z_size = parse_net(self.config.model.net).z_size
+        z = draw_noise(self.config.data.batch_images, z_size, kind=self.config.model.noise, seed=seed)
+        z = z[self.rows.start : self.rows.stop].to(self.here.device, self.dtype)
+        if self.config.train.update_rule == "both":
+            self._last |= update_both(self.g, self.d, real=real, z=z, cast=self.cast)
+        elif step % 2:
+            self._last |= update_d(self.g, self.d, real=real, z=z, cast=self.cast)
+        else:
+            self._last |= update_g(self.g, self.d, z=z, cast=self.cast)
+        if self.ema is not None and (self.config.train.update_rule == "both" or step % 2 == 0):
+            self._follow(self.ema)
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the global batch of the last updates; all ranks must call it. Raises DivergedError."""
+        names = sorted(self._last)
+        values = self.here.mean(torch.stack([self._last[name].float() for name in names])).tolist()
+        told = dict(zip(names, values, strict=True))
+        # Gradients are those of the global batch already.
+        told |= {f"gradient/{n}": float(gradient_norm(p.bare)) for n, p in (("d", self.d), ("g", self.g))}
+        for name, value in told.items():
+            if name.startswith("loss/") and not math.isfinite(value):
+                raise DivergedError(f"{name} is {value}; the last checkpoint is kept; lower optim.lr")
+        return told
+
+    @torch.no_grad()
+    def _follow(self, ema: Generator) -> None:
+        assert self.config.train.ema_decay is not None
+        weight = 1 - self.config.train.ema_decay
+        torch._foreach_lerp_(list(ema.parameters()), list(self.g.bare.parameters()), weight)
+        torch._foreach_copy_(list(ema.buffers()), list(self.g.bare.buffers()))
+
+    def check_finite(self, step: int) -> None:
+        """Raises DivergedError rather than let a broken network into a checkpoint."""
+        for name, net in (("g", self.g.bare), ("d", self.d.bare)):
+            for key, value in net.state_dict().items():
+                if not bool(torch.isfinite(value).all()):
+                    raise DivergedError(f"step {step}: weights {name}.{key} are not finite; lower optim.lr")
+
+    def state(self, step: int) -> tuple[checkpoint.Parts, dict[str, object]]:
+        """Everything that a resumed run needs, copied to the CPU, and the facts of the manifest."""
+        if self.here.rank:
+            return {}, {}
+        facts = {
+            "images_seen": step * self.config.data.batch_images,
+            "ranks": self.here.ranks,
+            "config": asdict(self.config),
+            "versions": versions(),
+            "scalers": {"g": self.g.scaler.state_dict(), "d": self.d.scaler.state_dict()},
+        }
+        return checkpoint.snapshot(self.g, self.d, self.ema), facts
+
+    def resume(self) -> int:
+        """Take up the newest whole checkpoint; the step to go on with. Raises CheckpointError."""
+        folder = store.join(self.config.run.dir, "checkpoints")
+        found = checkpoint.read_newest(folder)
+        step = found[0].step if found else 0
+        agreed = self.here.mean(torch.tensor([step], dtype=torch.float64, device=self.here.device))
+        if float(agreed) != step:
+            raise CheckpointError(
+                f"rank {self.here.rank} finds step {step} in {folder} but other ranks do not; "
+                "run.dir must be on storage that all nodes share"
+            )
+        if found:
+            self._restore(*found)
+        return step
+
+    def _restore(self, manifest: Manifest, parts: checkpoint.Parts) -> None:
+        checkpoint.restore(parts, self.g, self.d, self.ema)
+        for name, player in (("g", self.g), ("d", self.d)):
+            player.scaler.load_state_dict(manifest.facts["scalers"][name])
+
+
+@dataclass
+class Meter:
+    """Speed since the last reading."""
+
+    feed: Feed
+    batch_images: int
+
+    def __post_init__(self) -> None:
+        self._steps, self._began, self._waited = 0, time.perf_counter(), self.feed.waited_seconds
+
+    def tick(self) -> None:
+        self._steps += 1
+
+    def read(self, step: int) -> dict[str, float]:
+        """Figures since the last reading, and a new start."""
+        seconds = time.perf_counter() - self._began
+        waited = self.feed.waited_seconds - self._waited
+        told = {
+            "speed/images_per_second": self._steps * self.batch_images / seconds,
+            "speed/step_seconds": seconds / self._steps,
+            "speed/data_wait_share": waited / seconds,
+            "data/replaced": float(self.feed.replaced),
+            "data/images_seen": float(step * self.batch_images),
+            "memory/process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
+        }
+        if torch.cuda.is_available():
+            told["memory/gpu_bytes"] = float(torch.cuda.max_memory_allocated())
+        self.__post_init__()
+        return told
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line. Errors of the user's making are one line, told by rank 0."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    rank, joined = world.launched_rank(), False
+    try:
+        config = read_config(argv, "python -m dcgan_dist.train")
+        check(config, ranks=world.launched_ranks())
+        index = check_data(config)
+        check_same_run(config)
+        with world.join(device=config.train.device, timeout_seconds=config.train.timeout_seconds) as here:
+            joined = True
+            train(config, here, index)
+    except (ConfigError, ShardsError, CheckpointError, DivergedError) as error:
+        # Every rank meets the same wrong setting; only storage can fail for one rank alone.
+        if rank == 0 or (joined and isinstance(error, ShardsError)):
+            print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
+        return 2
+    except Exception:
+        print(f"rank {rank} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        return 1
+    if rank == 0:
+        print(f"done: samples, checkpoints and logs are in {config.run.dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

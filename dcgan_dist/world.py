@@ -1,0 +1,81 @@
+"""Who am I, and how do I speak with the others: the only place that reads RANK and its friends."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """A process among `ranks`; `group` is None when it is alone."""
+
+    rank: int
+    ranks: int
+    device: torch.device
+    group: dist.ProcessGroup | None
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over ranks of a small tensor, in place."""
+        if self.group is not None:
+            dist.all_reduce(values, group=self.group)
+            values /= self.ranks
+        return values
+
+    def barrier(self) -> None:
+        """Return when every rank has come here."""
+        self.mean(torch.zeros((), device=self.device))
+
+
+def launched_rank() -> int:
+    """This process's rank as torchrun or Slurm set it; 0 without them."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def launched_ranks() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` -> the device of this rank."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError(
+            "train.device=cuda but torch sees no GPU; use train.device=cpu or install a CUDA build"
+        )
+    # Several ranks may share one card: then gloo carries their sums, see `join`.
+    return torch.device("cuda", local_rank() % torch.cuda.device_count())
+
+
+@contextmanager
+def join(*, device: str, timeout_seconds: float) -> Iterator[World]:
+    """The world of this process, left again at the end of the block."""
+    rank, ranks, here = launched_rank(), launched_ranks(), choose_device(device)
+    if here.type == "cuda":
+        torch.cuda.set_device(here)
+    if "RANK" not in os.environ:
+        yield World(rank=0, ranks=1, device=here, group=None)
+        return
+    crowded = here.type == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
+    backend = "nccl" if here.type == "cuda" and not crowded else "gloo"
+    dist.init_process_group(
+        backend,
+        rank=rank,
+        world_size=ranks,
+        timeout=timedelta(seconds=timeout_seconds),
+        device_id=here if backend == "nccl" else None,
+    )
+    try:
+        yield World(rank=rank, ranks=ranks, device=here, group=dist.group.WORLD)
+    finally:
+        dist.destroy_process_group()

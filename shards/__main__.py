@@ -1,0 +1,203 @@
+"""The command line: build, index, verify, info, cat. Wrong input is one line on stderr and exit status 2.
+
+Kept out: all work; each command calls one function of the package.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from shards import index as indexes
+from shards import store
+from shards.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut
+from shards.cut import Failure
+from shards.errors import ShardsError
+from shards.format import ENCODINGS
+from shards.images import encode
+from shards.look import describe, read_sample
+from shards.reindex import reindex
+from shards.sources import Source
+from shards.sources.digits import Digits
+from shards.sources.folder import Folder
+from shards.sources.rooms import Rooms
+from shards.verify import verify
+
+SHOWN_FAILURES = 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except ShardsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m shards", description="Image datasets as plain tar shards with an index.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_build(commands.add_parser("build", help="make a dataset", description="Make a dataset."))
+    for name, command, does in (
+        ("index", _index, "write the index of tars that have none, by one pass over them"),
+        ("verify", _verify, "read everything back and list what is damaged; exit status 1 if anything is"),
+        ("info", _info, "tell what a dataset holds"),
+        ("cat", _cat, "write one sample as PNG and print its JSON"),
+    ):
+        sub = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+        sub.add_argument("url", metavar="URL", help="the dataset: a folder or any fsspec URL")
+        sub.set_defaults(command=command)
+        if name == "index":
+            _whole(sub, "--block-images", "images per block", shown="as before, or 256 KiB of pixels")
+        elif name == "verify":
+            sub.add_argument("--decode", action="store_true", help="decode every picture too")
+        elif name == "cat":
+            sub.add_argument("sample", metavar="N", type=int, help="its position in the dataset, from 0")
+            sub.add_argument("--out", metavar="FILE", help="the picture (default: sample-N.png)")
+    return parser
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    sources = parser.add_subparsers(title="sources", metavar="SOURCE", required=True)
+    rooms = sources.add_parser("rooms", help="drawn bedrooms, any number of them")
+    digits = sources.add_parser("digits", help="1,797 real digits, 8 x 8, from scikit-learn")
+    folder = sources.add_parser("folder", help="a local tree of pictures; first folder = class")
+    folder.add_argument("pictures", metavar="IN", help="the folder that holds the pictures")
+    for sub, source in ((rooms, _rooms), (digits, _digits), (folder, _folder)):
+        sub.add_argument("out", metavar="OUT", help="where to: a folder or any fsspec URL")
+        sub.set_defaults(command=_build, source=source)
+    _whole(rooms, "--images", "rooms to draw", default=20000)
+    _whole(rooms, "--seed", "another seed, other rooms", default=0)
+    for sub in (rooms, digits, folder):
+        _add_cut(sub)
+
+
+def _add_cut(parser: argparse.ArgumentParser) -> None:
+    _whole(parser, "--size", "side of the square pictures, in pixels, 4 to 1024", default=64)
+    parser.add_argument(
+        "--encoding",
+        choices=ENCODINGS,
+        default="npy",
+        help="how pictures are stored (default: npy, the fastest)",
+    )
+    _whole(parser, "--quality", "of jpg and webp, 1 to 100", default=QUALITY)
+    _whole(parser, "--shard-images", "images per shard", shown=f"{SHARD_IMAGES}, or 512 MiB of pixels")
+    _whole(parser, "--block-images", "images per block, the unit of reading", shown="256 KiB of pixels")
+    _whole(parser, "--workers", "processes", shown="one per CPU")
+    parser.add_argument("--overwrite", action="store_true", help="replace the dataset that is there")
+
+
+def _whole(
+    parser: argparse.ArgumentParser, flag: str, does: str, *, default: int | None = None, shown: str = ""
+) -> None:
+    """An option that is a whole number."""
+    parser.add_argument(
+        flag, metavar="N", type=int, default=default, help=f"{does} (default: {shown or default})"
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors of argparse in the form of all others: one line, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def _rooms(options: argparse.Namespace) -> Source:
+    return Rooms(options.images, options.size, options.seed)
+
+
+def _digits(options: argparse.Namespace) -> Source:
+    return Digits()
+
+
+def _folder(options: argparse.Namespace) -> Source:
+    return Folder(options.pictures)
+
+
+def _build(options: argparse.Namespace) -> int:
+    settings = {
+        "size": options.size,
+        "encoding": options.encoding,
+        "quality": options.quality,
+        "shard_images": options.shard_images,
+        "block_samples": options.block_images,
+    }
+    cut = plan_cut(**settings)
+    source: Source = options.source(options)
+    if not options.overwrite and (found := find_built(source, options.out, cut)):
+        print(f"already built: {found.samples} images in {options.out}")
+        return 0
+    index = build(
+        source,
+        options.out,
+        **settings,
+        workers=options.workers,
+        overwrite=options.overwrite,
+        progress=True,
+        on_failures=_print_failures,
+    )
+    print(
+        f"built: {index.samples} images, {len(index.shards)} shards ({index.bytes:,} bytes) in {options.out}"
+    )
+    return 0
+
+
+def _print_failures(failures: Sequence[Failure]) -> None:
+    counts = Counter(failure.reason for failure in failures)
+    told = ", ".join(f"{reason}: {number}" for reason, number in counts.most_common())
+    print(f"left out {len(failures)} pictures ({told})", file=sys.stderr)
+    for failure in failures[:SHOWN_FAILURES]:
+        print(f"  {failure.name}: {failure.error}", file=sys.stderr)
+    if len(failures) > SHOWN_FAILURES:
+        print(f"  and {len(failures) - SHOWN_FAILURES} more, all in failures.json", file=sys.stderr)
+
+
+def _index(options: argparse.Namespace) -> int:
+    index = reindex(options.url, block_samples=options.block_images)
+    print(f"indexed: {index.samples} images in {len(index.shards)} shards")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    index = indexes.load(options.url)
+    problems = 0
+    with tqdm(total=index.samples, unit=" images", disable=not sys.stderr.isatty()) as bar:
+        for line in verify(
+            options.url, decode=options.decode, on_shard=lambda shard: bar.update(shard.samples)
+        ):
+            problems += 1
+            bar.write(line)
+    print(f"{'damaged' if problems else 'whole'}: {index.samples} images, {problems} problems")
+    return 1 if problems else 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    print(describe(options.url, indexes.load(options.url)))
+    return 0
+
+
+def _cat(options: argparse.Namespace) -> int:
+    pixels, meta = read_sample(options.url, indexes.load(options.url), position=options.sample)
+    out = options.out or f"sample-{options.sample}.png"
+    store.write_bytes(str(Path(out).absolute()), encode(pixels, "png"))
+    print(json.dumps(meta, sort_keys=True, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

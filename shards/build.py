@@ -1,0 +1,215 @@
+"""Pictures of a source to a dataset at a URL, in parallel; byte for byte the same for any number of workers.
+
+The index is written last: a build that was stopped leaves no dataset, and the same command starts it again.
+Kept out: what a shard is made of, which is `cut`'s, and the command line.
+"""
+
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from shards import index as indexes
+from shards import store
+from shards.blocks import BlockTable, default_block_samples
+from shards.cut import Cut, Failure, cut_shard, record_bytes, shard_name
+from shards.errors import ShardsError
+from shards.format import ENCODINGS, compact_json
+from shards.index import Index, Shard
+from shards.sources import Source
+
+SHARD_IMAGES = 2048
+SHARD_PIXEL_BYTES = 2**29
+"""A worker holds a shard in memory, so the default cuts large pictures into smaller shards."""
+
+FAILURES_NAME = "failures.json"
+QUALITY = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a worker hands back; the bytes themselves stay with it. `shard` is None where it was empty."""
+
+    shard: Shard | None
+    blocks: BlockTable
+    items: int
+    failures: list[Failure]
+
+
+def plan_cut(
+    *,
+    size: int = 64,
+    encoding: str = "npy",
+    quality: int = QUALITY,
+    shard_images: int | None = None,
+    block_samples: int | None = None,
+) -> Cut:
+    """The cut that these settings ask for. Raises ShardsError for one that is out of range."""
+    low, high = indexes.IMAGE_SIZES
+    _check_range("size", size, low, high)
+    if encoding not in ENCODINGS:
+        raise ShardsError(f"encoding={encoding!r} is not known; choose one of {', '.join(ENCODINGS)}")
+    _check_range("quality", quality, 1, 100)
+    if shard_images is None:
+        shard_images = max(1, min(SHARD_IMAGES, SHARD_PIXEL_BYTES // (size * size * 3)))
+    if block_samples is None:
+        block_samples = default_block_samples(size)
+    _check_range("shard_images", shard_images, 1, 10**6)
+    _check_range("block_samples", block_samples, 1, 10**6)
+    return Cut(size, encoding, quality if encoding in ("jpg", "webp") else None, shard_images, block_samples)
+
+
+def find_built(source: Source, out_url: str, cut: Cut) -> Index | None:
+    """The index of this very build, if it is there. Raises ShardsError where another build is."""
+    if not store.exists(store.join(out_url, indexes.INDEX_NAME)):
+        return None
+    found = indexes.load(out_url)
+    wanted = _settings(source, cut)
+    for name in sorted(found.source.keys() | wanted.keys(), key=lambda name: (name != "source", name)):
+        old, new = found.source.get(name), wanted.get(name)
+        if old != new:
+            raise ShardsError(
+                f"{out_url} already holds a dataset with {name}={_shown(old)}, not {_shown(new)}; "
+                f"choose another folder, or --overwrite it"
+            )
+    return found
+
+
+def build(
+    source: Source,
+    out_url: str,
+    *,
+    size: int = 64,
+    encoding: str = "npy",
+    quality: int = QUALITY,
+    shard_images: int | None = None,
+    block_samples: int | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+    on_failures: Callable[[Sequence[Failure]], None] | None = None,
+) -> Index:
+    """Write the dataset and return its index; what is already built is not built again.
+
+    Items that fail are left out, told to `on_failures`, and written to `failures.json`. More than one of
+    `workers` start processes by spawn, so a script that calls this needs `if __name__ == "__main__"`.
+    """
+    cut = plan_cut(
+        size=size, encoding=encoding, quality=quality, shard_images=shard_images, block_samples=block_samples
+    )
+    _check_range("workers", 1 if workers is None else workers, 1, 4096)
+    store.make_folder(out_url)
+    if overwrite:
+        store.remove(store.join(out_url, indexes.INDEX_NAME))
+    elif found := find_built(source, out_url, cut):
+        return found
+    stored = _run(source, out_url, cut, workers=workers or os.cpu_count() or 1, progress=progress)
+    failures = [failure for result in stored for failure in result.failures]
+    _write_failures(out_url, failures)
+    if failures and on_failures:
+        on_failures(failures)
+    return _write_index(source, out_url, cut, stored)
+
+
+def _run(source: Source, out_url: str, cut: Cut, *, workers: int, progress: bool) -> list[Stored]:
+    """All shards, in order, with a bar that counts images where stderr is a terminal."""
+    shards = range(-(-source.samples // cut.shard_images))
+    work = partial(_store_shard, source, out_url, cut)
+    stored = []
+    hidden = not (progress and sys.stderr.isatty())
+    with (
+        closing(_results(work, shards, min(workers, len(shards)), out_url)) as results,
+        tqdm(total=source.samples, unit=" images", disable=hidden, smoothing=0.1) as bar,
+    ):
+        for result in results:
+            stored.append(result)
+            bar.update(result.items)
+    return stored
+
+
+def _results(
+    work: Callable[[int], Stored], shards: range, workers: int, out_url: str
+) -> Generator[Stored, None, None]:
+    """`work` done for each shard, in order; spawned, because fsspec's threads do not survive a fork."""
+    if workers <= 1 or out_url.startswith("memory:"):  # memory is each process's own
+        yield from map(work, shards)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        yield from pool.map(work, shards)
+    except BrokenProcessPool as error:
+        raise ShardsError(
+            f"a worker of {workers} was killed, perhaps for memory; try fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _store_shard(source: Source, out_url: str, cut: Cut, shard: int) -> Stored:
+    """Cut one shard and store it."""
+    made = cut_shard(source, cut, shard=shard)
+    items = made.samples + len(made.failures)
+    if not made.samples:
+        return Stored(None, made.blocks, items, made.failures)
+    store.write_bytes(store.join(out_url, shard_name(shard)), made.data)
+    entry = Shard(shard_name(shard), made.samples, len(made.data), made.sha256)
+    return Stored(entry, made.blocks, items, made.failures)
+
+
+def _write_failures(out_url: str, failures: list[Failure]) -> None:
+    where = store.join(out_url, FAILURES_NAME)
+    if not failures:
+        store.remove(where)
+        return
+    counts = Counter(failure.reason for failure in failures)
+    store.write_bytes(
+        where, compact_json({"counts": counts, "failures": [asdict(each) for each in failures]})
+    )
+
+
+def _write_index(source: Source, out_url: str, cut: Cut, stored: list[Stored]) -> Index:
+    shards = tuple(result.shard for result in stored if result.shard)
+    if not shards:
+        raise ShardsError(
+            f"none of the {source.samples} pictures is usable; see {FAILURES_NAME} in {out_url}"
+        )
+    names = {shard.name for shard in shards}
+    for name in store.sizes(out_url):
+        if re.fullmatch(r"shard-\d{6}\.tar", name) and name not in names:
+            store.remove(store.join(out_url, name))  # of a build that was stopped or overwritten
+    index = Index(
+        version=indexes.VERSION,
+        encoding=cut.encoding,
+        image_size=cut.size,
+        block_samples=cut.block_samples,
+        record_bytes=record_bytes(cut.size, source.meta_bytes) if cut.encoding == "npy" else 0,
+        classes=source.classes,
+        shards=shards,
+        blocks_sha256="",
+        source=_settings(source, cut),
+    )
+    return indexes.save(out_url, index, np.concatenate([result.blocks for result in stored]))
+
+
+def _settings(source: Source, cut: Cut) -> dict[str, Any]:
+    return source.settings() | cut.settings()
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ShardsError(f"{name}={value} is outside [{low}, {high}]; give one inside")
+
+
+def _shown(value: object) -> str:
+    return compact_json(value).decode()

@@ -1,0 +1,24 @@
+"""What can go wrong for a user of shards: each is one line that names what, where, and the way out.
+
+Kept out: errors of our own making, which are assertions.
+"""
+
+
+class ShardsError(ValueError):
+    """A wrong setting, a damaged dataset, or a picture that cannot be used."""
+
+
+class StoreError(ShardsError):
+    """Storage did not do what was asked: unreachable, refused, or fewer bytes than promised."""
+
+
+class MissingError(StoreError):
+    """The file or folder is not there; retrying will not help."""
+
+
+class ImageError(ShardsError):
+    """One picture cannot be used; `reason` is a few words, so that failures can be counted by it."""
+
+    def __init__(self, message: str, reason: str = "not a picture") -> None:
+        super().__init__(message)
+        self.reason = reason

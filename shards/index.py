@@ -1,0 +1,219 @@
+"""`index.json` and `blocks.npy`: what a dataset holds, so that no reader scans a tar.
+
+The index is written last, so that a dataset with an index is whole. Everything read is checked, because
+an index may come from anywhere. Kept out: reading the shards themselves.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards import schema, store
+from shards.blocks import BlockTable, lie_end_to_end, pack_blocks, parse_blocks
+from shards.errors import MissingError, ShardsError
+from shards.format import ENCODINGS, TAR_BLOCK, compact_json
+
+VERSION = 1
+INDEX_NAME = "index.json"
+BLOCKS_NAME = "blocks.npy"
+IMAGE_SIZES = (4, 1024)
+"""The smallest and the largest image side, in pixels."""
+
+SHARD_NAME = r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*\.tar"
+SHA256 = r"[0-9a-f]{64}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One tar: its `samples`, its whole length, and the positions in it that are not to be served."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    removed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What a dataset holds. `record_bytes` is the stride of the records, 0 where they differ in length."""
+
+    version: int
+    encoding: str
+    image_size: int
+    block_samples: int
+    record_bytes: int
+    classes: tuple[str, ...]
+    shards: tuple[Shard, ...]
+    blocks_sha256: str
+    source: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def samples(self) -> int:
+        """The samples in the shards, removed ones too."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def kept(self) -> int:
+        """The samples that may be served."""
+        return self.samples - sum(len(shard.removed) for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all shards."""
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def blocks(self) -> int:
+        """The number of blocks."""
+        return sum(-(-shard.samples // self.block_samples) for shard in self.shards)
+
+    def block_counts(self) -> NDArray[np.int64]:
+        """The samples of each block, in the order of `blocks.npy`; a shard's last may be short."""
+        counts = np.full(self.blocks, self.block_samples, np.int64)
+        row = 0
+        for shard in self.shards:
+            row += -(-shard.samples // self.block_samples)
+            counts[row - 1] = (shard.samples - 1) % self.block_samples + 1
+        return counts
+
+    def block_starts(self) -> NDArray[np.int64]:
+        """The row of each shard's first block, and the number of rows at the end."""
+        blocks = [-(-shard.samples // self.block_samples) for shard in self.shards]
+        return np.cumsum([0, *blocks], dtype=np.int64)
+
+
+def load(url: str) -> Index:
+    """The index of the dataset at `url`. Raises ShardsError where there is none or it is not one."""
+    where = store.join(url, INDEX_NAME)
+    try:
+        data = store.read_bytes(where)
+    except MissingError as error:
+        raise _nothing_there(url) from error
+    return parse(schema.json_object(data, where), where)
+
+
+def parse(fields: Mapping[str, Any], where: str) -> Index:
+    """The index that `fields`, read from `where`, describe."""
+    version = schema.whole_number(fields, "version", where)
+    if version != VERSION:
+        raise ShardsError(
+            f"{where} has version {version}, this program reads {VERSION}; install the release it is of"
+        )
+    size_low, size_high = IMAGE_SIZES
+    index = Index(
+        version=version,
+        encoding=schema.text(fields, "encoding", where, pattern="|".join(ENCODINGS)),
+        image_size=schema.whole_number(fields, "image_size", where, low=size_low, high=size_high),
+        block_samples=schema.whole_number(fields, "block_samples", where, low=1),
+        record_bytes=schema.whole_number(fields, "record_bytes", where),
+        classes=schema.texts(fields, "classes", where),
+        shards=tuple(_shard(entry, where) for entry in schema.items(fields, "shards", where)),
+        blocks_sha256=schema.text(fields, "blocks_sha256", where, pattern=SHA256),
+        source=schema.as_object(fields.get("source"), "source", where),
+    )
+    names = {shard.name for shard in index.shards}
+    if not names or len(names) != len(index.shards):
+        raise ShardsError(
+            f"{where}: {len(index.shards)} shards with {len(names)} names; run: python -m shards index"
+        )
+    return index
+
+
+def _shard(entry: object, where: str) -> Shard:
+    fields = schema.as_object(entry, "a shard", where)
+    length = schema.whole_number(fields, "bytes", where)
+    # A sample takes a header and a body, so this also bounds what a hostile index can claim.
+    samples = schema.whole_number(fields, "samples", where, low=1, high=max(1, length // (2 * TAR_BLOCK)))
+    return Shard(
+        name=schema.text(fields, "name", where, pattern=SHARD_NAME),
+        samples=samples,
+        bytes=length,
+        sha256=schema.text(fields, "sha256", where, pattern=SHA256),
+        removed=schema.rising(fields, "removed", where, below=samples),
+    )
+
+
+def save(url: str, index: Index, blocks: BlockTable) -> Index:
+    """Write `blocks.npy`, then `index.json`; returns the index with the table's checksum in it."""
+    data = pack_blocks(blocks)
+    assert len(blocks) == index.blocks, (len(blocks), index.blocks)
+    index = replace(index, blocks_sha256=hashlib.sha256(data).hexdigest())
+    store.write_bytes(store.join(url, BLOCKS_NAME), data)
+    store.write_bytes(store.join(url, INDEX_NAME), dump(index))
+    return index
+
+
+def dump(index: Index) -> bytes:
+    """The bytes of `index.json`: one shard a line, so that it can be read and compared."""
+    shards = [
+        {"name": shard.name, "samples": shard.samples, "bytes": shard.bytes, "sha256": shard.sha256}
+        | ({"removed": list(shard.removed)} if shard.removed else {})
+        for shard in index.shards
+    ]
+    names = (
+        "version",
+        "encoding",
+        "image_size",
+        "block_samples",
+        "record_bytes",
+        "classes",
+        "blocks_sha256",
+        "source",
+    )
+    lines = [compact_json(name) + b": " + compact_json(getattr(index, name)) for name in names]
+    lines.append(b'"shards": [\n' + b",\n".join(compact_json(shard) for shard in shards) + b"\n]")
+    return b"{\n" + b",\n".join(lines) + b"\n}\n"
+
+
+def load_blocks(url: str, index: Index) -> BlockTable:
+    """The block table. Raises ShardsError where it is not the one the index was written with."""
+    where = store.join(url, BLOCKS_NAME)
+    way_out = f"run: python -m shards index {url}"
+    try:
+        data = store.read_bytes(where)
+    except MissingError as error:
+        raise ShardsError(f"{where} is not there though index.json is; {way_out}") from error
+    if hashlib.sha256(data).hexdigest() != index.blocks_sha256:
+        raise ShardsError(f"{where} is not the one index.json was written with (sha256 differs); {way_out}")
+    table = parse_blocks(data, index.blocks, where=where)
+    even = not index.record_bytes or np.array_equal(table["bytes"], index.block_counts() * index.record_bytes)
+    if not even or not lie_end_to_end(table, index.block_starts(), [shard.bytes for shard in index.shards]):
+        raise ShardsError(f"{where}: the blocks do not lie end to end in their shards; {way_out}")
+    return table
+
+
+def check_listing(url: str, index: Index) -> None:
+    """Compare names and lengths with one listing. Raises ShardsError at the first that differs."""
+    found = store.sizes(url)
+    for shard in index.shards:
+        if shard.name not in found:
+            raise ShardsError(
+                f"{url}: {shard.name} is in index.json but not there; run: python -m shards verify {url}"
+            )
+        if found[shard.name] != shard.bytes:
+            raise ShardsError(
+                f"{url}: {shard.name} has {found[shard.name]} bytes, index.json says {shard.bytes}; "
+                f"run: python -m shards verify {url}"
+            )
+
+
+def _nothing_there(url: str) -> ShardsError:
+    """Why there is no index at `url`, and the command that makes one."""
+    try:
+        names = store.sizes(url)
+    except MissingError:
+        return ShardsError(f"{url} does not exist; to make a dataset run: python -m shards build rooms {url}")
+    if not names:
+        return ShardsError(
+            f"{url} is empty; to fill it run: python -m shards build rooms {url} --images 20000"
+        )
+    if not any(name.endswith(".tar") for name in names):
+        return ShardsError(
+            f"{url} has files but no tar shards; to make some run: python -m shards build folder {url} OUT"
+        )
+    return ShardsError(f"{url} has tars but no index.json; run: python -m shards index {url}")

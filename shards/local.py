@@ -1,0 +1,87 @@
+"""Files of this machine for `store`: ranged reads on shared open files, and writes that are whole or absent.
+
+Kept out: URLs and error messages, which are `store`'s; OSError leaves here as it came.
+"""
+
+import os
+import secrets
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+OPEN_FILES = 64
+
+
+def read_range(path: Path, start: int, stop: int) -> bytes:
+    """The bytes `[start, stop)`, or fewer where the file ends before."""
+    file = _FILES.open(str(path))
+    parts, at = [], start
+    while at < stop and (part := os.pread(file.fd, stop - at, at)):
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write beside `path`, flush to disk, rename: after a crash the old file or the new one is there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _FILES.forget(str(path))
+    _sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove the file, if it is there."""
+    _FILES.forget(str(path))
+    path.unlink(missing_ok=True)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class _File:
+    """An open file that closes when the last thread lets go of it."""
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):
+            os.close(self.fd)
+
+
+class _Files:
+    """The files read last, kept open, shared by all threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, _File] = OrderedDict()
+
+    def open(self, path: str) -> _File:
+        with self._lock:
+            file = self._open.pop(path, None) or _File(path)
+            self._open[path] = file
+            if len(self._open) > self._limit:
+                self._open.popitem(last=False)
+            return file
+
+    def forget(self, path: str) -> None:
+        with self._lock:
+            self._open.pop(path, None)
+
+
+_FILES = _Files(OPEN_FILES)

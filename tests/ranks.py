@@ -1,0 +1,64 @@
+"""Run a function on N gloo processes of this machine, with a limit on the time it may take."""
+
+import multiprocessing
+import os
+import pickle
+import socket
+import traceback
+from collections.abc import Callable
+from multiprocessing.queues import Queue
+from typing import Any
+
+import torch
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["torch", "torch.distributed"])
+
+
+def run_ranks(function: Callable[..., Any], ranks: int, *args: Any, timeout: float = 120) -> list[Any]:
+    """What `function(*args)` returns, by rank. Raises AssertionError with a rank's traceback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    answers: Queue[tuple[int, Any, str]] = _context.Queue()
+    workers = [
+        _context.Process(target=_work, args=(answers, rank, ranks, port, function, args), daemon=True)
+        for rank in range(ranks)
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        results: dict[int, Any] = {}
+        while len(results) < ranks:
+            rank, result, error = answers.get(timeout=timeout)
+            assert not error, f"rank {rank} of {ranks} failed:\n{error}"
+            results[rank] = pickle.loads(result)
+        return [results[rank] for rank in range(ranks)]
+    finally:
+        for worker in workers:
+            worker.join(timeout=5)
+            worker.kill()
+
+
+def _work(
+    answers: "Queue[tuple[int, Any, str]]",
+    rank: int,
+    ranks: int,
+    port: int,
+    function: Callable[..., Any],
+    args: Any,
+) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(1)
+    try:
+        # Pickled here: the queue's own way with tensors needs the sender to live on.
+        answers.put((rank, pickle.dumps(function(*args)), ""))
+    except BaseException:
+        answers.put((rank, b"", traceback.format_exc()))

@@ -1,0 +1,83 @@
+"""Batch norm over the global batch: one rank's mathematics on any number of ranks."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from dcgan_dist import world
+from dcgan_dist.syncbn import BatchNorm, synchronise
+from tests.ranks import run_ranks
+
+SHAPES = [(8, 6), (8, 6, 5, 5)]
+
+
+def whole(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The global batch and the gradient that reaches its output; a mean far from 0 shows cancellation."""
+    draw = torch.Generator().manual_seed(0)
+    x, dy = (torch.randn(shape, generator=draw, dtype=torch.float64) for _ in range(2))
+    return (x * 3 + 10).to(dtype), dy.to(dtype)
+
+
+def make_norm(dtype: torch.dtype) -> BatchNorm:
+    norm = BatchNorm(6, eps=1e-8, track=True).to(dtype)
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(0.5, 2, 6))
+        norm.bias.copy_(torch.linspace(-1, 1, 6))
+    return norm
+
+
+def on_rank(shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+    """Output, gradients and running statistics of this rank's rows, computed with all ranks."""
+    with world.join(device="cpu", timeout_seconds=60) as here:
+        x, dy = (part.chunk(here.ranks)[here.rank].clone() for part in whole(shape, dtype))
+        norm = make_norm(dtype)
+        synchronise(norm, here.group)
+        y = norm(x.requires_grad_())
+        y.backward(dy)
+        assert x.grad is not None
+        assert norm.weight.grad is not None
+        assert norm.bias.grad is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        found = [y.detach(), x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var]
+        return [tensor.clone() for tensor in found]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_together_normalise_as_one(shape: tuple[int, ...], ranks: int) -> None:
+    alone = run_ranks(on_rank, 1, shape, torch.float64)[0]
+    parts = run_ranks(on_rank, ranks, shape, torch.float64)
+    joined = [torch.cat([part[i] for part in parts]) for i in (0, 1)]
+    joined += [torch.stack([part[i] for part in parts]).sum(0) for i in (2, 3)]
+    joined += [parts[-1][i] for i in (4, 5)]
+    for found, expected in zip(joined, alone, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_one_rank_equals_torch_batch_norm(shape: tuple[int, ...]) -> None:
+    x, dy = whole(shape, torch.float64)
+    theirs = (torch.nn.BatchNorm1d if len(shape) == 2 else torch.nn.BatchNorm2d)(6, eps=1e-8).double()
+    theirs.load_state_dict(make_norm(torch.float64).state_dict(), strict=False)
+    norm = make_norm(torch.float64)
+    gradients = []
+    for module in (norm, theirs):
+        y = module(x.requires_grad_())
+        gradients.append((y.detach(), *torch.autograd.grad(y, (x, module.weight, module.bias), dy)))
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_inputs_are_normalised_with_float32_statistics(dtype: torch.dtype) -> None:
+    x = (torch.randn(64, 6, 8, 8) * 3 + 10).to(dtype)
+    mean, var = make_norm(torch.float32).statistics(x)
+    assert mean.dtype == var.dtype == torch.float32
+    torch.testing.assert_close(mean, x.float().mean((0, 2, 3)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(var, x.float().var((0, 2, 3), unbiased=False), rtol=1e-4, atol=1e-4)
+
+
+def test_without_frozen_statistics_evaluation_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="calibrate"):
+        BatchNorm(6, eps=1e-8, track=False).eval()(torch.rand(4, 6))
