@@ -68,12 +68,22 @@ def restore(parts: Parts, g: Player[nn.Module], d: Player[nn.Module], ema: nn.Mo
         if module is not None:
             load_weights(module, parts.get(name, {}), name=name)
     for name, player in (("g_optim", g), ("d_optim", d)):
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in parts[name].items():
-            number, _, field = key.partition(".")
-            state.setdefault(int(number), {})[field] = value
-        groups = player.optim.state_dict()["param_groups"]
-        player.optim.load_state_dict({"state": state, "param_groups": groups})
+        _load_optim(player.optim, parts.get(name, {}), name=name)
+
+
+def _load_optim(optim: torch.optim.Optimizer, tensors: dict[str, Tensor], *, name: str) -> None:
+    weights = [weight for group in optim.param_groups for weight in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, field = key.partition(".")
+        if not number.isdigit() or int(number) >= len(weights):
+            raise CheckpointError(f"checkpoint of another network: {name}.{key} belongs to no weight")
+        weight = weights[int(number)]
+        if value.shape == weight.shape:
+            # In the weight's own memory format: fused Adam walks both without looking at strides.
+            value = torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)
+        state.setdefault(int(number), {})[field] = value
+    optim.load_state_dict({"state": state, "param_groups": optim.state_dict()["param_groups"]})
 
 
 def load_weights(module: nn.Module, tensors: dict[str, Tensor], *, name: str) -> None:

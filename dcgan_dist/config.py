@@ -132,6 +132,9 @@ FREE = {"data.url", "data.threads", "data.prefetch_blocks", "data.max_bad_fracti
 }
 
 
+WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
+
+
 @cache
 def setting_types() -> dict[str, Any]:
     """Dotted name -> type of every setting, in order of declaration."""
@@ -149,7 +152,7 @@ def build_parser(prog: str) -> ArgumentParser:
     parser.usage = f"{prog} [CONFIG.yaml] [--SETTING VALUE ...]"
     for group, kind in get_type_hints(Config).items():
         docs = {p.arg_name: p.description for p in parse_from_object(kind).params}
-        section = parser.add_argument_group(f"{group}: {(kind.__doc__ or '').strip()}")
+        section = parser.add_argument_group(f"{group}: {(kind.__doc__ or '').strip().rstrip('.')}")
         for item in fields(kind):
             name = f"{group}.{item.name}"
             section.add_argument(
@@ -260,11 +263,9 @@ def _yaml_pairs(node: yaml.Node, path: str, what: str) -> list[tuple[yaml.Scalar
 
 def _typed(parser: ArgumentParser, name: str, text: str | None, *, where: str) -> Any:
     hint = setting_types()[name]
-    expected = " or ".join(
-        {"NoneType": "null"}.get(str(t), str(t))
-        for t in (getattr(kind, "__name__", kind) for kind in (get_args(hint) or (hint,)))
-    )
-    wrong = ConfigError(f"{where}: {name}={'null' if text is None else text!r} is not {expected}")
+    expected = " or ".join(WORDS.get(kind, str(kind)) for kind in get_args(hint) or (hint,))
+    shown = "null" if text is None else repr(text)
+    wrong = ConfigError(f"{where}: {name}={shown} is not {expected}")
     if text is None:
         if type(None) not in get_args(hint):
             raise wrong

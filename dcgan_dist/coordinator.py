@@ -91,10 +91,9 @@ class Coordinator:
         self._metrics.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
-        told = (
-            f"D {values.get('loss/d', 0):.3f} G {values.get('loss/g', 0):.3f} "
-            f"{values['speed/images_per_second']:,.0f} images/s wait {values['speed/data_wait_share']:.0%}"
-        )
+        shown = [f"{n[-1].upper()} {values[n]:.3f}" for n in ("loss/d", "loss/g") if n in values]
+        speed, wait = values["speed/images_per_second"], values["speed/data_wait_share"]
+        told = f"{' '.join(shown)} {speed:,.0f} images/s wait {wait:.0%}"
         if self._bar.disable:
             print(f"step {step}/{self._total} {told}", flush=True)
         else:

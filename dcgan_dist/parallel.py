@@ -6,7 +6,7 @@ import ctypes
 import inspect
 import sys
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -57,7 +57,9 @@ def _player(net: Network, config: Config, world: World) -> Player[Network]:
         synchronise(net, world.group)
         # Buffers are equal on all ranks already: they come from global statistics.
         known = inspect.signature(DistributedDataParallel).parameters
-        quiet = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # torch < 2.13
+        quiet = (
+            "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        )  # torch < 2.13
         parallel = DistributedDataParallel(net, gradient_as_bucket_view=True, **{quiet: False})
     if config.train.compile:
         parallel = torch.compile(parallel)  # type: ignore[assignment]

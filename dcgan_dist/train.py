@@ -107,12 +107,17 @@ class Trainer:
             self._follow(self.ema)
 
     def metrics(self) -> dict[str, float]:
-        """Means over the global batch of the last updates; all ranks must call it. Raises DivergedError."""
+        """Means over the global batch, of each network updated since the last call; all ranks must call it.
+
+        Raises DivergedError.
+        """
         names = sorted(self._last)
         values = self.here.mean(torch.stack([self._last[name].float() for name in names])).tolist()
         told = dict(zip(names, values, strict=True))
-        # Gradients are those of the global batch already.
-        told |= {f"gradient/{n}": float(gradient_norm(p.bare)) for n, p in (("d", self.d), ("g", self.g))}
+        for name, net in (("d", self.d.bare), ("g", self.g.bare)):
+            if f"loss/{name}" in told:  # gradients are those of the global batch already
+                told[f"gradient/{name}"] = float(gradient_norm(net))
+        self._last = {}
         for name, value in told.items():
             if name.startswith("loss/") and not math.isfinite(value):
                 raise DivergedError(f"{name} is {value}; the last checkpoint is kept; lower optim.lr")

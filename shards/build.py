@@ -6,6 +6,7 @@ Kept out: what a shard is made of, which is `cut`'s, and the command line.
 
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
@@ -145,12 +146,18 @@ def _results(
     if workers <= 1 or out_url.startswith("memory:"):  # memory is each process's own
         yield from map(work, shards)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    # Ctrl-C reaches the whole process group; the workers leave the answer to this process.
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
     try:
         yield from pool.map(work, shards)
     except BrokenProcessPool as error:
         raise ShardsError(
-            f"a worker of {workers} was killed, perhaps for memory; try fewer --workers"
+            f"one of {workers} workers was killed, perhaps for lack of memory; try fewer --workers"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

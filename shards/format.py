@@ -72,7 +72,7 @@ def tar_header(name: str, length: int) -> bytes:
         length,
         b"0" * 11 + b"\0",
     )
-    after = b"0%s%s%s" % (bytes(100), b"ustar\00000", bytes(64) + b"0000000\0" * 2 + bytes(167))
+    after = b"0%s%s%s" % (bytes(100), b"ustar\00000", bytes(64 + 2 * 8 + 155 + 12))
     total = sum(before) + 8 * 0x20 + sum(after)
     return before + b"%06o\0 " % total + after
 

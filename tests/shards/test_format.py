@@ -57,7 +57,7 @@ def test_python_tarfile_reads_our_tars_and_finds_no_owner_and_no_time():
         members = tar.getmembers()
         assert len(members) == 6
         assert {(m.mtime, m.uid, m.gid, m.mode, m.uname) for m in members} == {(0, 0, 0, 0o644, "")}
-        assert np.load(tar.extractfile("00000001.npy"), allow_pickle=False).shape == (8, 8, 3)
+        assert np.load(io.BytesIO(tar.extractfile("00000001.npy").read())).shape == (8, 8, 3)
 
 
 def test_our_header_is_the_one_python_tarfile_writes():
@@ -139,7 +139,7 @@ def test_a_name_too_long_for_ustar_is_refused():
 @pytest.mark.parametrize("text", [b"{", b"[1]", b"\xff", b"[" * 100_000])
 def test_a_json_member_that_is_no_object_is_one_line(text):
     (record,) = parse_records(pack_record("7", [("json", text)]))
-    with pytest.raises(ShardsError, match="sample 7: its .json member is not"):
+    with pytest.raises(ShardsError, match=r"sample 7: its \.json member is not"):
         record.meta()
 
 

@@ -176,14 +176,14 @@ def test_a_damaged_member_is_refused(encoding):
 
 
 def test_a_bomb_is_not_decoded_into_a_buffer():
-    with pytest.raises(ImageError, match="60000 x 60000|exceeds limit"):
+    with pytest.raises(ImageError, match=r"60000 x 60000|exceeds limit"):
         decode_into(png_declaring(60_000, 60_000), np.zeros((8, 8, 3), np.uint8))
 
 
 @pytest.mark.parametrize("encoding", ["png", "jpg", "webp"])
 def test_threads_decode_side_by_side(encoding):
-    datas = [encode(np.full((16, 16, 3), 8 * level, np.uint8), encoding) for level in range(30)]
-    outs = [np.zeros((16, 16, 3), np.uint8) for _ in datas]
+    pictures = [encode(np.full((16, 16, 3), 8 * level, np.uint8), encoding) for level in range(30)]
+    outs = [np.zeros((16, 16, 3), np.uint8) for _ in pictures]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(decode_into, datas, outs))
+        list(pool.map(decode_into, pictures, outs))
     assert all(abs(int(out.mean()) - 8 * level) <= 2 for level, out in enumerate(outs))

@@ -72,7 +72,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(*((local.os, "fsync") if step == "fsync" else (Path, "replace")), full)
-    with pytest.raises(StoreError, match="cannot write .*: No space left on device"):
+    with pytest.raises(StoreError, match=r"cannot write .*: No space left on device"):
         store.write_bytes(str(where), b"new and longer")
     assert where.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [where]

@@ -1,0 +1,14 @@
+"""A small drawn dataset that many tests train on."""
+
+import pytest
+
+from shards.build import build
+from shards.sources.rooms import Rooms
+
+
+@pytest.fixture(scope="session")
+def rooms16(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """600 drawn rooms of 16x16."""
+    out = str(tmp_path_factory.mktemp("rooms16") / "set")
+    build(Rooms(600, size=16), out, size=16, shard_images=250, workers=1)
+    return out

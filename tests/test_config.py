@@ -1,0 +1,147 @@
+"""Settings: one YAML file plus the command line, and a wrong one is one line that names the way out."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dcgan_dist.config import Config, ConfigError, check, differences, dump, parse_config, read_config
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
+
+
+def read(tmp_path: Path, text: str, *words: str) -> Config:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    return read_config([str(path), *words], "test")
+
+
+def test_the_command_line_wins_wherever_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("optim: {lr: 1e-3}\n")
+    for words in (["--optim.lr", "5e-5", str(path)], [str(path), "--optim.lr=5e-5"]):
+        assert read_config(words, "test").optim.lr == 5e-5
+    assert read_config(["--optim.lr", "5e-5", "--config", str(path)], "test").optim.lr == 5e-5
+
+
+def test_exponents_are_numbers_and_urls_stay_text(tmp_path: Path) -> None:
+    config = read(tmp_path, "optim:\n  lr: 2e-4\ndata:\n  url: s3://bucket/x\nrun:\n  dir: 2e-4\n")
+    assert (config.optim.lr, config.data.url, config.run.dir) == (2e-4, "s3://bucket/x", "2e-4")
+
+
+def test_null_and_numbers_fill_optional_settings(tmp_path: Path) -> None:
+    assert read(tmp_path, "train:\n  steps: 7\n").train.steps == 7
+    assert read(tmp_path, "train:\n  steps: 7\n", "--train.steps", "null").train.steps is None
+    assert read(tmp_path, "train:\n  steps: null\n  ema_decay: 0.999\n").train.ema_decay == 0.999
+
+
+def test_an_empty_file_or_group_means_the_defaults(tmp_path: Path) -> None:
+    assert read(tmp_path, "") == read(tmp_path, "# nothing\noptim:\n") == Config()
+
+
+def test_what_is_dumped_is_read_back() -> None:
+    config = read_config(["--optim.lr", "3e-5", "--train.steps", "9", "--data.url", "memory://x y"], "test")
+    assert parse_config(dump(config), "dump") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("optim:\n  lrr: 3\n", "x.yaml:2: unknown setting optim.lrr; did you mean optim.lr?"),
+        ("optim:\n\n  lr: fast\n", "x.yaml:3: optim.lr='fast' is not a number"),
+        ("train:\n  steps: 2.5\n", "x.yaml:2: train.steps='2.5' is not a whole number or null"),
+        ("train:\n  update_rule: twice\n", "train.update_rule='twice' is not alternate or both"),
+        ("optimizer:\n  lr: 1\n", "x.yaml:1: unknown setting optimizer; "),
+        ("lr: 1\n", "x.yaml:1: unknown setting lr; did you mean optim.lr?"),
+        ("optim: 3\n", "x.yaml:1: optim must be a mapping"),
+        ("- 3\n", "x.yaml:1: the file must be a mapping"),
+        ("optim:\n  lr: [1, 2]\n", "x.yaml:2: optim.lr takes one value"),
+        ("optim:\n  lr: 1\n  lr: 2\n", "x.yaml:3: lr is set twice in optim"),
+        ("data:\n  url: null\n", "x.yaml:2: data.url=null is not text"),
+        ("optim:\n  lr: 1\n lr: [\n", "x.yaml:3: not YAML"),
+        ("? [1]\n: 2\n", "x.yaml:1: a setting's name must be one word"),
+    ],
+)
+def test_a_wrong_line_is_named_with_file_and_line(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read(tmp_path, text)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--optim.lrr", "3"], "command line: unknown setting optim.lrr; did you mean optim.lr?"),
+        (["--batch_images", "3"], "did you mean data.batch_images?"),
+        (["--optim.lr", "x"], "command line: optim.lr='x' is not a number"),
+        (["--optim.lr", "nan"], "optim.lr='nan' is not a number"),
+        (["--optim.lr"], "--optim.lr needs a value"),
+        (["--optim.lr", "--train.steps", "3"], "--optim.lr needs a value"),
+        (["a.yaml", "b.yaml"], "two config files, a.yaml and b.yaml"),
+        (["nowhere.yaml"], "nowhere.yaml: cannot be read"),
+    ],
+)
+def test_a_wrong_word_on_the_command_line_is_named(words: list[str], told: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read_config(words, "test")
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "ranks", "told"),
+    [
+        (["--data.batch_images", "130"], 4, "does not divide over 4 ranks; nearest that do: 128 and 132"),
+        (["--data.batch_images", "2"], 4, "nearest that do: 4 and 8"),
+        (["--model.net", "dcgan65"], 1, "model.net: 'dcgan65' is neither a preset"),
+        (["--optim.beta1", "1"], 1, "optim.beta1=1.0 must be at least 0 and less than 1"),
+        (["--run.log_steps", "0"], 1, "run.log_steps=0 must be at least 1"),
+        (["--optim.eps", "-1"], 1, "optim.eps=-1.0 must be at least 0"),
+    ],
+)
+def test_a_rule_between_settings_is_one_line(words: list[str], ranks: int, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        check(read_config(words, "test"), ranks=ranks)
+
+
+def test_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_config(["--help"], "test")
+    told = capsys.readouterr().out
+    for name in ("--data.batch_images", "--model.net", "--optim.beta1", "--train.update_rule", "--run.dir"):
+        assert name in told
+    assert "summed over all ranks" in told
+    assert "(type: None" not in told
+
+
+def test_only_what_may_change_within_a_run_does() -> None:
+    before = Config()
+    assert differences(before, read_config(["--train.epochs", "9", "--run.dir", "x"], "test")) == []
+    assert differences(before, read_config(["--optim.lr", "9"], "test")) == ["optim.lr"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.name))
+def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
+    check(read_config([str(path)], "test"), ranks=1)
+    header = path.read_text().partition("\n\n")[0].lower()
+    for word in ("command:", "hardware:", "time", "expect:"):
+        assert word in header, f"the header of {path.name} lacks {word!r}"
+
+
+def test_a_check_takes_under_a_second_and_no_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys; from dcgan_dist.config import main; code = main(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules; raise SystemExit(code)"
+    )
+    command = [sys.executable, "-c", program, str(CONFIGS[0]), "--ranks", "32", "--skip-data"]
+    seconds = []
+    for _ in range(3):  # the best of three: the machine may be busy
+        began = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds.append(time.perf_counter() - began)
+        assert done.returncode == 0, done.stderr
+    assert "valid for 32 ranks" in done.stdout
+    assert min(seconds) < 1

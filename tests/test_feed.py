@@ -1,0 +1,130 @@
+"""Batches are the samples that the plan names, whatever the encoding, the threads and the ranks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dcgan_dist.stream.feed import Blocks, Feed
+from dcgan_dist.stream.plan import Plan, lanes
+from shards import ShardsError
+from shards import index as shard_index
+from shards.build import build
+from shards.sources.rooms import Rooms
+
+IMAGES, SIZE, BATCH = 300, 16, 12
+
+
+@pytest.fixture(scope="module", params=["npy", "png"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = str(tmp_path_factory.mktemp(request.param))
+    build(
+        Rooms(IMAGES, size=SIZE),
+        out,
+        size=SIZE,
+        encoding=request.param,
+        shard_images=70,
+        block_samples=8,
+        workers=1,
+    )
+    return out
+
+
+def batches(
+    url: str, steps: int, *, rank: int = 0, ranks: int = 1, first: int = 0, threads: int = 2
+) -> np.ndarray:
+    """(steps, rows, S, S, 3) of one rank."""
+    blocks = Blocks(url, shard_index.load(url))
+    plan = Plan(blocks.kept_counts, batch_images=BATCH, seed=1)
+    rows = lanes(rank, ranks, BATCH)
+    with Feed(blocks, plan, lanes=rows, first_step=first, threads=threads) as feed:
+        return np.stack([feed.next_batch().copy() for _ in range(steps)])
+
+
+def expected(url: str, steps: int) -> Iterator[np.ndarray]:
+    """The same batches, one sample at a time."""
+    blocks = Blocks(url, shard_index.load(url))
+    plan = Plan(blocks.kept_counts, batch_images=BATCH, seed=1)
+    pictures = []
+    for block, count in enumerate(blocks.kept_counts):
+        rows = np.empty((count, SIZE, SIZE, 3), np.uint8)
+        blocks.decode_into(blocks.read(block), blocks.kept_positions(block, np.arange(count)), list(rows))
+        pictures.append(rows)
+    for step in range(steps):
+        epoch, within = divmod(step, plan.steps_per_epoch)
+        batch = np.empty((BATCH, SIZE, SIZE, 3), np.uint8)
+        for lane in range(BATCH):
+            span = next(plan.epoch(epoch).lane(lane, first_step=within))
+            batch[lane] = pictures[span.block][span.samples[0]]
+        yield batch
+
+
+def test_batches_follow_the_plan_over_epochs(url: str) -> None:
+    steps = 60  # two epochs and a half
+    assert np.array_equal(batches(url, steps), np.stack(list(expected(url, steps))))
+
+
+def test_threads_ranks_and_resuming_change_nothing(url: str) -> None:
+    whole = batches(url, 40)
+    assert np.array_equal(batches(url, 40, threads=5), whole)
+    parts = [batches(url, 40, rank=rank, ranks=3) for rank in range(3)]
+    assert np.array_equal(np.concatenate(parts, axis=1), whole)
+    assert np.array_equal(batches(url, 11, first=29), whole[29:])
+
+
+def test_removed_samples_are_never_served(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = shard_index.load(url)
+    gone = {0: (0, 1, 2, 3, 4, 5, 6, 7, 69), 2: (11,)}  # the whole first block among them
+    from dataclasses import replace
+
+    shards = tuple(replace(shard, removed=gone.get(i, ())) for i, shard in enumerate(index.shards))
+    blocks = Blocks(url, replace(index, shards=shards))
+    assert blocks.kept_counts.sum() == IMAGES - 10
+    assert blocks.kept_counts[0] == 0
+    plan = Plan(blocks.kept_counts, batch_images=BATCH, seed=1)
+    everything = Blocks(url, index)
+    first = np.empty((8, SIZE, SIZE, 3), np.uint8)
+    everything.decode_into(everything.read(0), np.arange(8), list(first))
+    banned = {picture.tobytes() for picture in first}
+    with Feed(blocks, plan, lanes=range(BATCH)) as feed:
+        for _ in range(plan.steps_per_epoch):
+            assert not banned & {picture.tobytes() for picture in feed.next_batch()}
+
+
+def damage(url: str, shard: str, at: int) -> None:
+    path = Path(url) / shard
+    data = bytearray(path.read_bytes())
+    data[at] ^= 255
+    path.write_bytes(data)
+
+
+def test_a_damaged_block_is_replaced_alike_on_every_number_of_ranks(tmp_path: Path) -> None:
+    out = str(tmp_path / "set")
+    build(
+        Rooms(IMAGES, size=SIZE), out, size=SIZE, encoding="npy", shard_images=70, block_samples=8, workers=1
+    )
+    damage(out, "shard-000001.tar", 5000)
+    blocks = Blocks(out, shard_index.load(out))
+    plan = Plan(blocks.kept_counts, batch_images=BATCH, seed=1)
+
+    def read(rank: int, ranks: int) -> tuple[np.ndarray, int]:
+        rows = lanes(rank, ranks, BATCH)
+        with Feed(blocks, plan, lanes=rows, max_bad_fraction=0.1) as feed:
+            found = np.stack([feed.next_batch().copy() for _ in range(plan.steps_per_epoch)])
+            return found, feed.replaced
+
+    whole, replaced = read(0, 1)
+    assert replaced >= 8
+    parts = [read(rank, 2) for rank in range(2)]
+    assert np.array_equal(np.concatenate([part for part, _ in parts], axis=1), whole)
+
+
+def test_too_much_damage_stops_the_run_with_the_place(tmp_path: Path) -> None:
+    out = str(tmp_path / "set")
+    build(
+        Rooms(IMAGES, size=SIZE), out, size=SIZE, encoding="npy", shard_images=70, block_samples=8, workers=1
+    )
+    damage(out, "shard-000001.tar", 5000)
+    with pytest.raises(ShardsError, match=r"max_bad_fraction.*python -m shards verify"):
+        batches(out, 30)
