@@ -18,7 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -28,6 +30,7 @@ from dcgan_dist.config import Config, ConfigError, differences, dump, parse_conf
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
 from dcgan_dist.seeds import seed_for
+from dcgan_dist.stream.feed import Blocks
 from shards import ShardsError, store
 
 LAYOUT = {
@@ -105,23 +108,25 @@ class Coordinator:
         if self._writing is not None and self._writing.done():
             self._writing.result()
 
-    def show_real(self, images: Tensor) -> None:
+    def show_real(self, blocks: Blocks) -> None:
         """The first real pictures, to compare with."""
-        self._picture("real", images[: self.config.run.sample_images], 0, "real.png")
+        self._picture("real", blocks.first(self.config.run.sample_images), 0, "real.png")
 
     def sample(self, step: int, g: Generator) -> None:
         """A grid of G at the run's fixed z, with batch statistics of that very batch, as the authors do."""
         preview = g.replica()
         with torch.no_grad():
             z = fixed_noise(self.config).to(next(preview.parameters()))
-            self._picture("samples", preview(z), step, f"samples/{checkpoint.stem(step)}.png")
+            self._picture(
+                "samples", pictures.to_uint8(preview(z)), step, f"samples/{checkpoint.stem(step)}.png"
+            )
         self._board.flush()
         self.folder.publish()
 
-    def _picture(self, tag: str, images: Tensor, step: int, name: str) -> None:
-        sheet = pictures.grid(pictures.to_uint8(images))
+    def _picture(self, tag: str, images: NDArray[np.uint8], step: int, name: str) -> None:
+        sheet = pictures.grid(images)
         self._board.add_image(tag, sheet, step, dataformats="HWC")
-        self.folder.write(name, pictures.png(sheet, scale=2 if images.shape[-1] <= 32 else 1))
+        self.folder.write(name, pictures.png(sheet, scale=2 if images.shape[1] <= 32 else 1))
 
     def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
         """Write a checkpoint in the background; waits first if the one before is still being written."""
@@ -167,7 +172,7 @@ class Silent:
 
     def log(self, step: int, values: dict[str, float]) -> None: ...
     def tick(self) -> None: ...
-    def show_real(self, images: Tensor) -> None: ...
+    def show_real(self, blocks: Blocks) -> None: ...
     def sample(self, step: int, g: Generator) -> None: ...
     def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None: ...
 

@@ -27,20 +27,11 @@ CALIBRATION_BATCHES = 20
 
 
 def read_real(url: str, images: int) -> NDArray[np.uint8]:
-    """`images` pictures of a dataset, uint8 (images, S, S, 3), block by block from the beginning."""
+    """`images` pictures of a dataset, uint8 (images, S, S, 3), from the beginning."""
     index = load_index(url)
     if index.kept < images:
         raise ShardsError(f"{url} has {index.kept} pictures, {images} are needed; lower --images")
-    blocks = Blocks(url, index)
-    real = np.empty((images, index.image_size, index.image_size, 3), np.uint8)
-    at = 0
-    for block, kept in enumerate(blocks.kept_counts):
-        take = min(int(kept), images - at)
-        if take:
-            positions = blocks.kept_positions(block, np.arange(take))
-            blocks.decode_into(blocks.read(block), positions, list(real[at : at + take]))
-        at += take
-    return real
+    return Blocks(url, index).first(images)
 
 
 def draw(sampler: Sampler, images: int) -> NDArray[np.uint8]:
@@ -51,15 +42,13 @@ def draw(sampler: Sampler, images: int) -> NDArray[np.uint8]:
 
 
 def evaluate(run: str, *, images: int, data: str | None = None) -> dict[str, float]:
-    """Mean sliced Wasserstein distances x 1000: `floor`, `step 0` and `step N`."""
+    """Mean sliced Wasserstein distances x 1000: `floor`, `step N` and `step 0`."""
     sampler = load(run)
     real = read_real(data or sampler.config.data.url, 2 * images)
-    told = {"floor": mean_swd(real[::2], real[1::2])}
-    trained = draw(sampler, images)
+    sets = {"floor": real[1::2], f"step {sampler.step}": draw(sampler, images)}
     initialise(sampler.generator, seed_for(sampler.config.train.seed, "g"))
-    told["step 0"] = mean_swd(real[::2], draw(sampler, images))
-    told[f"step {sampler.step}"] = mean_swd(real[::2], trained)
-    return told
+    sets["step 0"] = draw(sampler, images)
+    return dict(zip(sets, mean_swd(real[::2], list(sets.values())), strict=True))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -68,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("run", help="run folder or URL")
     parser.add_argument(
-        "--images", type=int, default=2048, help="samples, and half the reals (default: 2048)"
+        "--images", type=int, default=1024, help="samples, and half the reals (default: 1024)"
     )
     parser.add_argument("--data", help="dataset (default: the one the run was trained on)")
     args = parser.parse_args(argv)

@@ -56,14 +56,16 @@ def _player(net: Network, config: Config, world: World) -> Player[Network]:
     if world.ranks > 1:
         synchronise(net, world.group)
         # Buffers are equal on all ranks already: they come from global statistics.
-        known = inspect.signature(DistributedDataParallel).parameters
-        quiet = (
-            "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        )  # torch < 2.13
-        parallel = DistributedDataParallel(net, gradient_as_bucket_view=True, **{quiet: False})
+        parallel = DistributedDataParallel(net, gradient_as_bucket_view=True, **_no_buffer_sync())
     if config.train.compile:
         parallel = torch.compile(parallel)  # type: ignore[assignment]
     return Player(bare=net, parallel=parallel, optim=optim, scaler=scaler)
+
+
+def _no_buffer_sync() -> dict[str, Any]:
+    known = inspect.signature(DistributedDataParallel).parameters
+    # torch 2.13 renamed the option.
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
 
 
 def keep_freed_memory() -> None:

@@ -6,7 +6,7 @@ onto random directions, times 1000. It needs no pretrained network. Compare equa
 real with real for the floor.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,34 +14,39 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+U8 = NDArray[np.uint8]
+
 PATCH = 7
 PATCHES_PER_IMAGE = 128
 SMALLEST_SIDE = 16
 DIRECTIONS = 512
 
 
-def swd(a: NDArray[np.uint8], b: NDArray[np.uint8], *, seed: int = 0) -> dict[int, float]:
-    """Distance times 1000 at each level, by side in pixels; `a` and `b` are uint8 (n, S, S, 3).
+def swd(reference: U8, sets: Sequence[U8], *, seed: int = 0) -> list[dict[int, float]]:
+    """Distance times 1000 of each of `sets` from `reference`, by level's side in pixels.
 
-    Raises ValueError when the sets differ in number or size.
+    All are uint8 (n, S, S, 3) of one shape; raises ValueError otherwise.
     """
-    if a.shape != b.shape:
-        raise ValueError(f"sliced Wasserstein distance compares equal sets, not {a.shape} with {b.shape}")
+    for other in sets:
+        if other.shape != reference.shape:
+            raise ValueError(
+                f"sliced Wasserstein distance compares equal sets, not {reference.shape} with {other.shape}"
+            )
     draw = torch.Generator().manual_seed(seed)
-    distances = {}
-    for level_a, level_b in zip(_pyramid(a), _pyramid(b), strict=True):
-        patches_a, patches_b = _patches(level_a, draw), _patches(level_b, draw)
-        distances[level_a.shape[-1]] = _distance(patches_a, patches_b, draw) * 1000
-    return distances
+    found: list[dict[int, float]] = [{} for _ in sets]
+    for levels in zip(*(_pyramid(images) for images in (reference, *sets)), strict=True):
+        patches = [_patches(level, draw) for level in levels]
+        for told, distance in zip(found, _distances(patches, draw), strict=True):
+            told[levels[0].shape[-1]] = distance * 1000
+    return found
 
 
-def mean_swd(a: NDArray[np.uint8], b: NDArray[np.uint8], *, seed: int = 0) -> float:
-    """The mean over levels."""
-    levels = swd(a, b, seed=seed)
-    return sum(levels.values()) / len(levels)
+def mean_swd(reference: U8, sets: Sequence[U8], *, seed: int = 0) -> list[float]:
+    """The mean over levels, of each of `sets`."""
+    return [sum(levels.values()) / len(levels) for levels in swd(reference, sets, seed=seed)]
 
 
-def _pyramid(images: NDArray[np.uint8]) -> Iterator[Tensor]:
+def _pyramid(images: U8) -> Iterator[Tensor]:
     """Laplacian levels (n, 3, s, s), finest first; the last one keeps the low frequencies."""
     level = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     while level.shape[-1] // 2 >= SMALLEST_SIDE:
@@ -81,11 +86,14 @@ def _patches(level: Tensor, draw: torch.Generator) -> Tensor:
     return (flat / flat.std((0, 1)).clamp(min=1e-8)).flatten(1)
 
 
-def _distance(a: Tensor, b: Tensor, draw: torch.Generator) -> float:
-    total, parts = 0.0, 8
+def _distances(patches: list[Tensor], draw: torch.Generator) -> list[float]:
+    """Mean |difference| of sorted projections of the first set and each other one."""
+    totals, parts = torch.zeros(len(patches) - 1), 8
     for _ in range(parts):
-        directions = torch.randn(a.shape[1], DIRECTIONS // parts, generator=draw)
+        directions = torch.randn(patches[0].shape[1], DIRECTIONS // parts, generator=draw)
         directions /= directions.norm(dim=0)
-        projected = [(patches @ directions).sort(dim=0).values for patches in (a, b)]
-        total += float((projected[0] - projected[1]).abs().mean())
-    return total / parts
+        # Transposed, so that each projection lies in one piece and sorts fast.
+        reference, *others = ((directions.T @ each.T).sort(dim=1).values for each in patches)
+        totals += torch.stack([(other - reference).abs().mean() for other in others])
+    means: list[float] = (totals / parts).tolist()
+    return means

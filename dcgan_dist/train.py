@@ -55,11 +55,10 @@ def train(config: Config, here: World, index: Index) -> None:
     with feed, coordinate(config, rank=here.rank, first_step=first, total_steps=last) as coordinator:
         meter = Meter(feed, config.data.batch_images)
         if first == 0:
+            coordinator.show_real(blocks)
             coordinator.sample(0, trainer.shown)
         for step in range(first, last):
             real = pictures.to_device(feed.next_batch(), here.device, trainer.dtype)
-            if step == 0:
-                coordinator.show_real(real)
             trainer.update(step, real)
             done = step + 1
             meter.tick()

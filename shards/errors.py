@@ -3,9 +3,14 @@
 Kept out: errors of our own making, which are assertions.
 """
 
+from shards.redact import redact
+
 
 class ShardsError(ValueError):
-    """A wrong setting, a damaged dataset, or a picture that cannot be used."""
+    """A wrong setting, a damaged dataset, or a picture that cannot be used; no secret is in its message."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class StoreError(ShardsError):

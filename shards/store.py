@@ -1,29 +1,64 @@
 """The one place that touches storage: local folders and any fsspec URL, by whole files and byte ranges.
 
-A file is whole or absent; a read returns the bytes asked for or raises. URLs are `str`, because a Path
-turns `s3://b` into `s3:/b`. Kept out: what the bytes mean.
+A file is whole or absent; a read returns the bytes asked for or raises; every call on remote storage ends in
+bounded time, see `Limits`. URLs are `str`, because a Path turns `s3://b` into `s3:/b`. Kept out: what the
+bytes mean.
 """
 
+import errno
+import hashlib
 import os
-import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
-
-from shards import local
+from shards import local, remote
 from shards.errors import MissingError, StoreError
+from shards.patience import (
+    Counters,
+    Counts,
+    GaveUpError,
+    HopelessError,
+    Limits,
+    is_storage_error,
+    one_line,
+    patiently,
+)
+from shards.remote import FileSystem
+
+__all__ = [
+    "Counters",
+    "Counts",
+    "LIMITS",
+    "Limits",
+    "counters",
+    "exists",
+    "forget_connections",
+    "is_local",
+    "join",
+    "make_folder",
+    "read_bytes",
+    "read_range",
+    "remove",
+    "sizes",
+    "write_bytes",
+]
 
 T = TypeVar("T")
 
-TRIES = 3
-BACKOFF_SECONDS = 0.5
-CLIENT_MODULES = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "requests", "urllib3"}
-"""Packages whose errors are storage errors although they are no OSError."""
+LIMITS = Limits()
+"""The patience of this process with remote storage."""
 
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "adl": "az"}
+counters = Counters()
+"""What this process asked of storage, for whoever shows it: `counters.snapshot()`."""
+
+PIECE_BYTES = 2**25
+"""A larger file is read in pieces of this length, so that a lost connection does not cost all of it."""
+
+SINGLE_PUT_BYTES = 100 * 2**20
+"""What s3fs uploads in a single request; one of those carries its MD5, which the server checks."""
 
 
 def is_local(url: str) -> bool:
@@ -41,9 +76,11 @@ def exists(url: str) -> bool:
     with _as_store_error("look for", url):
         if is_local(url):
             return _path(url).exists()
-        fs, path = _remote(url)
-        fs.invalidate_cache()
-        return bool(fs.exists(path))
+        try:
+            _ask(url, "info")
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def sizes(url: str) -> dict[str, int]:
@@ -53,37 +90,42 @@ def sizes(url: str) -> dict[str, int]:
             with os.scandir(_path(url)) as entries:
                 found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
         else:
-            fs, path = _remote(url)
-            fs.invalidate_cache()
-            rows: list[dict[str, Any]] = _retried(lambda: fs.ls(path, detail=True))
+            rows: list[dict[str, Any]] = _ask(url, "ls", detail=True)
             files = [row for row in rows if row["type"] == "file"]
             found = {row["name"].rpartition("/")[2]: int(row["size"] or 0) for row in files}
     return dict(sorted(found.items()))
 
 
 def read_bytes(url: str) -> bytes:
-    """The whole file."""
+    """The whole file, as it was at one moment. Raises StoreError where it changes all the while."""
     with _as_store_error("read", url):
         if is_local(url):
-            return _path(url).read_bytes()
-        fs, path = _remote(url)
-        return bytes(_retried(lambda: fs.cat_file(path)))
+            data = _path(url).read_bytes()
+            counters.add(requests=1, read_bytes=len(data))
+            return data
+        state = _ask(url, "info")
+        for _ in range(LIMITS.tries):
+            data = _read_pieces(url, state)
+            if data is not None:
+                return data
+            state = _ask(url, "info")
+        raise HopelessError("it changes while it is read")
 
 
-def read_range(url: str, start: int, stop: int) -> bytes:
-    """Exactly the bytes `[start, stop)`. Raises StoreError where the file ends before."""
+def read_range(url: str, start: int, stop: int, *, check: Callable[[bytes], bool] | None = None) -> bytes:
+    """Exactly the bytes `[start, stop)`. Raises StoreError where the file ends before.
+
+    Bytes that `check` denies are asked for again, because a bit may flip on the way, and then refused.
+    """
     assert 0 <= start <= stop, (start, stop)
     with _as_store_error(f"read bytes {start} to {stop} of", url):
         if is_local(url):
-            return _exact(local.read_range(_path(url), start, stop), start, stop)
+            data = local.read_range(_path(url), start, stop)
+            counters.add(requests=1, read_bytes=len(data))
+            return _checked(_exact(data, start, stop), check)
         if start == stop:
             return b""  # some servers answer an empty range with the whole file
-        fs, path = _remote(url)
-
-        def fetch() -> bytes:
-            return _exact(bytes(fs.cat_file(path, start=start, end=stop)), start, stop)
-
-        return _retried(fetch)
+        return _read_range(url, start, stop, check)
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -91,9 +133,10 @@ def write_bytes(url: str, data: bytes) -> None:
     with _as_store_error("write", url):
         if is_local(url):
             local.write_bytes(_path(url), data)
+            counters.add(requests=1)
         else:
-            fs, path = _remote(url)
-            fs.pipe_file(path, data)
+            _upload(url, data)
+        counters.add(written_bytes=len(data))
 
 
 def remove(url: str) -> None:
@@ -101,40 +144,144 @@ def remove(url: str) -> None:
     with _as_store_error("remove", url):
         if is_local(url):
             local.remove(_path(url))
-            return
-        fs, path = _remote(url)
-        fs.invalidate_cache()
-        if fs.exists(path):
-            fs.rm_file(path)
+        elif exists(url):
+            try:
+                _ask(url, "rm_file")
+            except FileNotFoundError:  # by another, or by a try of ours whose answer was lost
+                return
 
 
 def make_folder(url: str) -> None:
-    """Make the folder and those above it, if they are not there."""
+    """Make the folder and those above it, if they are not there; a bucket must be there."""
     with _as_store_error("make the folder", url):
         if is_local(url):
             _path(url).mkdir(parents=True, exist_ok=True)
-        else:
-            fs, path = _remote(url)
-            fs.makedirs(path, exist_ok=True)
+        elif _protocol(url) not in remote.BUCKETS:
+            _ask(url, "makedirs", exist_ok=True)
+        elif _protocol(url) in remote.S3:
+            _find_bucket(url)
+
+
+def forget_connections() -> None:
+    """Let go of every connection to remote storage; the next call reads the environment anew."""
+    remote.forget()
 
 
 def _path(url: str) -> Path:
     return Path(url.removeprefix("file://"))
 
 
-def _remote(url: str) -> tuple[Any, str]:
-    protocol = url.partition("://")[0]
+def _protocol(url: str) -> str:
+    return url.partition("://")[0]
+
+
+def _remote(url: str, *, writing: bool = False) -> tuple[FileSystem, str]:
+    return remote.find(url, LIMITS, writing=writing)
+
+
+def _ask(url: str, name: str, **settings: Any) -> Any:
+    """What the file system's method `name` says of `url`."""
+    fs, path = _remote(url)
+    return patiently(lambda seconds: fs.call(name, seconds, path, **settings), LIMITS, counters)
+
+
+def _read_pieces(url: str, state: dict[str, Any]) -> bytes | None:
+    """The file of that `state`, or None where it has changed."""
+    fs, path = _remote(url)
+    if state.get("type") == "directory":
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if state.get("size") is None:  # a web server that does not tell
+        data: bytes = _ask(url, "cat_file")
+        counters.add(read_bytes=len(data))
+        return data
+    size = int(state["size"])
+    starts = range(0, size, PIECE_BYTES)
     try:
-        fs, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        extra = EXTRAS.get(protocol)
-        way_out = f"pip install 'dcgan_dist[{extra}]'" if extra else _one_line(error)
-        raise StoreError(f"{url}: {protocol}:// needs a package that is not installed: {way_out}") from error
-    except ValueError as error:
-        raise StoreError(
-            f"{url}: {protocol}:// is no kind of storage fsspec knows: {_one_line(error)}"
-        ) from error
-    return fs, path
+        pieces = [_read_range(url, start, min(start + PIECE_BYTES, size), None) for start in starts]
+    except GaveUpError:
+        if _same(state, _ask(url, "info")):
+            raise
+        return None
+    whole = len(pieces) == 1 or _same(state, _ask(url, "info"))
+    return b"".join(pieces) if whole else None
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two answers of `info` tell of the same bytes."""
+    names = ("size", "ETag", "etag", "md5Hash", "LastModified", "mtime", "last_modified")
+    return all(one.get(name) == other.get(name) for name in names)
+
+
+def _read_range(url: str, start: int, stop: int, check: Callable[[bytes], bool] | None) -> bytes:
+    fs, path = _remote(url)
+
+    def ask(seconds: float) -> bytes:
+        try:
+            data = bytes(fs.call("cat_file", seconds, path, start=start, end=stop))
+            counters.add(read_bytes=len(data))
+            return _checked(_exact(data, start, stop), check)
+        except OSError as error:
+            # A file that is too short answers with fewer bytes, or calls the range invalid.
+            if error.errno in (None, errno.EINVAL) and not isinstance(error, TimeoutError):
+                _expect_size(fs.call("info", seconds, path), stop)
+            raise
+
+    return patiently(ask, LIMITS, counters, size_bytes=stop - start)
+
+
+def _expect_size(state: dict[str, Any], stop: int) -> None:
+    size = state.get("size")
+    if size is not None and int(size) < stop:
+        raise HopelessError(f"it has {size} bytes; the file is shorter than its index says")
+
+
+def _exact(data: bytes, start: int, stop: int) -> bytes:
+    if len(data) != stop - start:
+        raise OSError(f"got {len(data)} bytes, not {stop - start}; the file is shorter than its index says")
+    return data
+
+
+def _checked(data: bytes, check: Callable[[bytes], bool] | None) -> bytes:
+    if check and not check(data):
+        raise OSError("the bytes do not match their checksum")
+    return data
+
+
+def _upload(url: str, data: bytes) -> None:
+    fs, path = _remote(url, writing=True)
+    settings: dict[str, str] = {}
+    if fs.protocol in remote.S3 and len(data) < SINGLE_PUT_BYTES:
+        settings["ContentMD5"] = b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+    try:
+        patiently(
+            lambda seconds: fs.call("pipe_file", seconds, path, data, **settings),
+            LIMITS,
+            counters,
+            size_bytes=len(data),
+        )
+    except FileNotFoundError as error:
+        raise _no_bucket(fs, path) from error
+
+
+def _find_bucket(url: str) -> None:
+    """Nothing where the bucket is there, or where this account may not ask."""
+    fs, path = _remote(url)
+    bucket = path.partition("/")[0]
+    try:
+        patiently(lambda seconds: fs.call("info", seconds, bucket), LIMITS, counters)
+    except FileNotFoundError as error:
+        raise _no_bucket(fs, path) from error
+    except GaveUpError as error:
+        if not isinstance(error.error, PermissionError):
+            raise
+
+
+def _no_bucket(fs: FileSystem, path: str) -> StoreError:
+    place = f"{fs.protocol}://{path}"
+    if fs.protocol in remote.BUCKETS:
+        bucket = path.partition("/")[0]
+        return MissingError(f"cannot write {place}: there is no bucket {bucket}; make it, or name another")
+    return MissingError(f"cannot write {place}: its folder is not there")
 
 
 @contextmanager
@@ -146,36 +293,9 @@ def _as_store_error(action: str, url: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise MissingError(f"cannot {action} {url}: it is not there") from error
+    except GaveUpError as error:
+        raise StoreError(f"cannot {action} {url}: {error}") from error.error
     except Exception as error:
-        if not _is_storage_error(error):
+        if not is_storage_error(error):
             raise
-        raise StoreError(f"cannot {action} {url}: {_one_line(error)}") from error
-
-
-def _is_storage_error(error: Exception) -> bool:
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in CLIENT_MODULES
-
-
-def _one_line(error: Exception) -> str:
-    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-    return " ".join(text.split())
-
-
-def _retried(read: Callable[[], T]) -> T:
-    """What `read` returns, tried again after storage errors that may pass."""
-    for attempt in range(1, TRIES):
-        try:
-            return read()
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            if not _is_storage_error(error):
-                raise
-            time.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1))
-    return read()
-
-
-def _exact(data: bytes, start: int, stop: int) -> bytes:
-    if len(data) != stop - start:
-        raise OSError(f"got {len(data)} bytes, not {stop - start}; the file is shorter than its index says")
-    return data
+        raise StoreError(f"cannot {action} {url}: {one_line(error)}") from error

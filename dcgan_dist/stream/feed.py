@@ -66,6 +66,19 @@ class Blocks:
             raise ShardsError(f"{url}: the block at byte {start} does not match its checksum")
         return data
 
+    def first(self, images: int) -> U8:
+        """The first kept samples in storage order, at most `images`, uint8 (n, S, S, 3)."""
+        size = self.index.image_size
+        found = np.empty((min(images, self.index.kept), size, size, 3), np.uint8)
+        at = 0
+        for block, kept in enumerate(self.kept_counts):
+            take = min(int(kept), len(found) - at)
+            if take:
+                positions = self.kept_positions(block, np.arange(take))
+                self.decode_into(self.read(block), positions, list(found[at : at + take]))
+            at += take
+        return found
+
     def decode_into(self, data: bytes, positions: NDArray[np.int64], rows: list[U8]) -> list[str]:
         """Decode the samples at `positions` into `rows`, (S, S, 3) each; what had to be replaced, and why."""
         size = self.index.image_size

@@ -1,0 +1,124 @@
+"""fsspec's file systems: one of each kind per process, every call with a limit of time.
+
+Clients that try again by themselves are told not to, because `patience` does. Kept out: tries, lengths and
+messages.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import fsspec
+from fsspec.asyn import sync
+
+from shards.errors import StoreError
+from shards.patience import Limits, one_line
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "adl": "az"}
+BUCKETS = frozenset(EXTRAS)
+"""Protocols where folders are only part of a name, inside a bucket that exists or does not."""
+
+S3 = ("s3", "s3a")
+UPLOAD_TRIES = 3
+"""Of each part of an upload, so that one lost part does not repeat a large file."""
+
+
+class FileSystem:
+    """One file system of fsspec, called from any thread with a limit of time."""
+
+    def __init__(self, protocol: str, fs: Any) -> None:
+        self.protocol, self.fs = protocol, fs
+
+    def call(self, name: str, seconds: float, *args: Any, **settings: Any) -> Any:
+        """What the method `name` returns. Raises TimeoutError after `seconds`."""
+        if name in ("info", "ls"):
+            self.fs.invalidate_cache()
+        if getattr(self.fs, "async_impl", False):
+            return sync(self.fs.loop, getattr(self.fs, f"_{name}"), *args, timeout=seconds, **settings)
+        return _in_time(lambda: getattr(self.fs, name)(*args, **settings), seconds)
+
+
+def find(url: str, limits: Limits, *, writing: bool = False) -> tuple[FileSystem, str]:
+    """The file system of `url`, and the path in it. Raises StoreError where the protocol is not known."""
+    protocol = url.partition("://")[0]
+    try:
+        return _find(url, protocol, limits, writing=writing)
+    except ImportError as error:
+        extra = EXTRAS.get(protocol)
+        way_out = f"pip install 'dcgan_dist[{extra}]'" if extra else one_line(error)
+        raise StoreError(f"{url}: {protocol}:// needs a package that is not installed: {way_out}") from error
+    except ValueError as error:
+        raise StoreError(
+            f"{url}: {protocol}:// is no kind of storage fsspec knows: {one_line(error)}"
+        ) from error
+
+
+def forget() -> None:
+    """Let go of every connection; the next call reads the environment anew."""
+    _KNOWN.clear()
+
+
+def _find(url: str, protocol: str, limits: Limits, *, writing: bool) -> tuple[FileSystem, str]:
+    if "::" in url:  # a chain of file systems, which fsspec keeps itself
+        fs, path = fsspec.core.url_to_fs(url)
+        return FileSystem(protocol, fs), path
+    kind = fsspec.get_filesystem_class(protocol)
+    asked = kind._get_kwargs_from_urls(url)
+    writing = writing and protocol in S3
+    # A child of a fork must not use, nor close, the connections of its parent.
+    key = (os.getpid(), protocol, repr(sorted(asked.items())), limits, writing)
+    with _LOCK:
+        if key not in _KNOWN:
+            _KNOWN[key] = FileSystem(protocol, _make(kind, protocol, asked, limits, writing=writing))
+        found = _KNOWN[key]
+    return found, kind._strip_protocol(url)
+
+
+def _make(kind: Any, protocol: str, asked: dict[str, Any], limits: Limits, *, writing: bool) -> Any:
+    if protocol not in S3:
+        return kind(**asked, skip_instance_cache=True)
+    told = {name: value for each in S3 for name, value in fsspec.config.conf.get(each, {}).items()}
+    ours = {
+        "retries": {"mode": "standard", "total_max_attempts": UPLOAD_TRIES if writing else 1},
+        "connect_timeout": limits.connect_seconds,
+        "read_timeout": limits.read_seconds,
+        # Its checksums come as a trailer, which other stores than AWS refuse over https.
+        "request_checksum_calculation": "when_required",
+        "max_pool_connections": 64,
+    }
+    settings = told | asked | {"config_kwargs": ours | dict(told.get("config_kwargs", {}))}
+    fs = kind(**settings, use_listings_cache=False, skip_instance_cache=True)
+    fs.retries = 1
+    return fs
+
+
+def _in_time(call: Callable[[], Any], seconds: float) -> Any:
+    """`call()` on a thread of its own, which is left behind where it takes longer."""
+    results: list[Any] = []
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except Exception as error:  # raised again by the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"no answer in {seconds:.0f} s")
+    return results[0]
+
+
+def _after_fork() -> None:
+    global _LOCK
+    _LOCK = threading.Lock()  # another thread may have held it
+
+
+_KNOWN: dict[Any, FileSystem] = {}
+_LOCK = threading.Lock()
+os.register_at_fork(after_in_child=_after_fork)
