@@ -5,29 +5,19 @@ Nothing here needs torch: `python -m dcgan_dist.config FILE --ranks 32` checks a
 """
 
 import argparse
-import difflib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Literal
 
 import yaml
-from docstring_parser import parse_from_object
-from jsonargparse import ArgumentParser
 
+from dcgan_dist import settings
 from dcgan_dist.nets import NetError, parse_net
+from dcgan_dist.settings import ConfigError
 from shards import Index, ShardsError
 from shards.index import check_listing
 from shards.index import load as load_index
-
-Setting = tuple[str, str | None, str]
-"""Dotted name, value as text (None is null), and where it was given."""
-
-
-class ConfigError(ValueError):
-    """A setting is wrong; the message is one line that names it, its value, the rule and the way out."""
 
 
 @dataclass(frozen=True)
@@ -132,159 +122,14 @@ FREE = {"data.url", "data.threads", "data.prefetch_blocks", "data.max_bad_fracti
 }
 
 
-WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
-
-
-@cache
-def setting_types() -> dict[str, Any]:
-    """Dotted name -> type of every setting, in order of declaration."""
-    groups = get_type_hints(Config)
-    return {
-        f"{group}.{name}": hint
-        for group, kind in groups.items()
-        for name, hint in get_type_hints(kind).items()
-    }
-
-
-def build_parser(prog: str) -> ArgumentParser:
-    """The command line with one option per setting, its docstring as help."""
-    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, add_help=False)
-    parser.usage = f"{prog} [CONFIG.yaml] [--SETTING VALUE ...]"
-    for group, kind in get_type_hints(Config).items():
-        docs = {p.arg_name: p.description for p in parse_from_object(kind).params}
-        section = parser.add_argument_group(f"{group}: {(kind.__doc__ or '').strip().rstrip('.')}")
-        for item in fields(kind):
-            name = f"{group}.{item.name}"
-            section.add_argument(
-                f"--{name}", type=setting_types()[name], default=item.default, help=docs[item.name]
-            )
-    return parser
-
-
 def read_config(argv: Sequence[str], prog: str) -> Config:
     """The settings of a command line. `--help` prints them all and exits. Raises ConfigError."""
-    parser = build_parser(prog)
-    if {"-h", "--help"} & set(argv):
-        print(parser.format_help())
-        raise SystemExit(0)
-    path, given = _split_command_line(argv)
-    return _build(parser, [*(_yaml_settings(_read_file(path), path) if path else ()), *given])
+    return settings.read(Config, argv, prog=prog)
 
 
 def parse_config(text: str, where: str) -> Config:
     """The settings of a YAML text that was read from `where`. Raises ConfigError."""
-    return _build(build_parser(where), list(_yaml_settings(text, where)))
-
-
-def _build(parser: ArgumentParser, settings: list[Setting]) -> Config:
-    values = asdict(Config())
-    for name, text, where in settings:
-        group, key = name.split(".")
-        values[group][key] = _typed(parser, name, text, where=where)
-    return Config(**{group: kind(**values[group]) for group, kind in get_type_hints(Config).items()})
-
-
-def _split_command_line(argv: Sequence[str]) -> tuple[str | None, list[Setting]]:
-    """The YAML file named on a command line, and its settings."""
-    paths: list[str] = []
-    given: list[Setting] = []
-    words = iter(argv)
-    for word in words:
-        if not word.startswith("--"):
-            paths.append(word)
-            continue
-        name, equals, text = word[2:].partition("=")
-        if name != "config" and name not in setting_types():
-            raise ConfigError(_unknown(name, "command line"))
-        if not equals:
-            text = next(words, "--")
-            if text.startswith("--"):
-                raise ConfigError(f"command line: --{name} needs a value")
-        if name == "config":
-            paths.append(text)
-        else:
-            given.append((name, None if text == "null" else text, "command line"))
-    if len(paths) > 1:
-        raise ConfigError(
-            f"two config files, {paths[0]} and {paths[1]}: give one, and settings as --name value"
-        )
-    return (paths[0] if paths else None), given
-
-
-def _read_file(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a config file: {error}") from None
-
-
-def _compose(text: str, path: str) -> yaml.Node | None:
-    try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
-
-
-def _yaml_settings(text: str, path: str) -> Iterator[Setting]:
-    """Every setting of a YAML text, with file and line."""
-    root = _compose(text, path)
-    groups = get_type_hints(Config)
-    for group, body in _yaml_pairs(root, path, "the file") if root else ():
-        if group.value not in groups:
-            raise ConfigError(_unknown(group.value, f"{path}:{group.start_mark.line + 1}"))
-        for key, value in [] if _is_null(body) else _yaml_pairs(body, path, group.value):
-            name, where = f"{group.value}.{key.value}", f"{path}:{key.start_mark.line + 1}"
-            if name not in setting_types():
-                raise ConfigError(_unknown(name, where))
-            if not isinstance(value, yaml.ScalarNode):
-                raise ConfigError(f"{where}: {name} takes one value, not a list or a mapping")
-            yield name, None if _is_null(value) else value.value, where
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")
-
-
-def _yaml_pairs(node: yaml.Node, path: str, what: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
-    where = f"{path}:{node.start_mark.line + 1}"
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{where}: {what} must be a mapping like 'name: value'")
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise ConfigError(f"{path}:{key.start_mark.line + 1}: a setting's name must be one word")
-        if key.value in seen:
-            raise ConfigError(f"{path}:{key.start_mark.line + 1}: {key.value} is set twice in {what}")
-        seen.add(key.value)
-    return list(node.value)
-
-
-def _typed(parser: ArgumentParser, name: str, text: str | None, *, where: str) -> Any:
-    hint = setting_types()[name]
-    expected = " or ".join(WORDS.get(kind, str(kind)) for kind in get_args(hint) or (hint,))
-    shown = "null" if text is None else repr(text)
-    wrong = ConfigError(f"{where}: {name}={shown} is not {expected}")
-    if text is None:
-        if type(None) not in get_args(hint):
-            raise wrong
-        return None
-    try:
-        parsed = parser.parse_args([f"--{name}={text}"])
-    except argparse.ArgumentError:
-        raise wrong from None
-    return parsed[name]
-
-
-def _unknown(name: str, where: str) -> str:
-    names = list(setting_types())
-    last = {known.split(".")[1]: known for known in names}
-    near = difflib.get_close_matches(name, names, 1, 0.5)
-    by_last = difflib.get_close_matches(name.split(".")[-1], list(last), 1, 0.8)
-    guess = near[0] if near and not by_last else last[by_last[0]] if by_last else None
-    hint = f"did you mean {guess}?" if guess else "see --help for all settings"
-    return f"{where}: unknown setting {name}; {hint}"
+    return settings.parse(Config, text, where=where)
 
 
 def dump(config: Config) -> str:
@@ -297,7 +142,7 @@ def differences(before: Config, after: Config) -> list[str]:
     old, new = asdict(before), asdict(after)
     return [
         name
-        for name in setting_types()
+        for name in settings.types(Config)
         for group, key in [name.split(".")]
         if name not in FREE and old[group][key] != new[group][key]
     ]

@@ -26,10 +26,11 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dcgan_dist import checkpoint, pictures
-from dcgan_dist.config import Config, ConfigError, differences, dump, parse_config
+from dcgan_dist.config import Config, differences, dump, parse_config
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
 from dcgan_dist.seeds import seed_for
+from dcgan_dist.settings import ConfigError
 from dcgan_dist.stream.feed import Blocks
 from shards import ShardsError, store
 
@@ -66,6 +67,12 @@ class Folder:
         if self._scratch is not None:
             for path in sorted(p for p in self.growing.rglob("*") if p.is_file()):
                 self.write(path.relative_to(self.growing).as_posix(), path.read_bytes())
+
+    def close(self) -> None:
+        """Publish for the last time."""
+        self.publish()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
 
 class Coordinator:
@@ -149,7 +156,7 @@ class Coordinator:
             self._bar.close()
             self._board.close()
             self._metrics.close()
-            self.folder.publish()
+            self.folder.close()
 
     def _open_metrics(self, first_step: int) -> Any:
         """metrics.jsonl without the lines of steps that will be run again."""

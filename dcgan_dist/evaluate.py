@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from dcgan_dist import pictures
 from dcgan_dist.calibrate import calibrate
 from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.config import ConfigError
 from dcgan_dist.model import initialise
 from dcgan_dist.sample import Sampler, load
 from dcgan_dist.seeds import seed_for
+from dcgan_dist.settings import ConfigError
 from dcgan_dist.stream.feed import Blocks
 from dcgan_dist.swd import mean_swd
 from shards import ShardsError

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from dcgan_dist import checkpoint, pictures, world
 from dcgan_dist.checkpoint import CheckpointError, Manifest
-from dcgan_dist.config import Config, ConfigError, check, check_data, read_config, total_steps
+from dcgan_dist.config import Config, check, check_data, read_config, total_steps
 from dcgan_dist.coordinator import check_same_run, coordinate, versions
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
 from dcgan_dist.parallel import make_cast, make_players
 from dcgan_dist.seeds import seed_for
+from dcgan_dist.settings import ConfigError
 from dcgan_dist.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
 from dcgan_dist.stream.feed import Blocks, Feed
 from dcgan_dist.stream.plan import Plan, lanes

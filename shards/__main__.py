@@ -1,4 +1,4 @@
-"""The command line: build, index, verify, info, cat. Wrong input is one line on stderr and exit status 2.
+"""The command line: build, index, verify, info, cat, cp. Wrong input is one line on stderr and exit status 2.
 
 Kept out: all work; each command calls one function of the package.
 """
@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -27,6 +27,7 @@ from shards.sources import Source
 from shards.sources.digits import Digits
 from shards.sources.folder import Folder
 from shards.sources.rooms import Rooms
+from shards.transfer import THREADS, copy
 from shards.verify import verify
 
 SHOWN_FAILURES = 20
@@ -68,7 +69,19 @@ def _parser() -> argparse.ArgumentParser:
         elif name == "cat":
             sub.add_argument("sample", metavar="N", type=int, help="its position in the dataset, from 0")
             sub.add_argument("--out", metavar="FILE", help="the picture (default: sample-N.png)")
+    _add_copy(commands)
     return parser
+
+
+def _add_copy(commands: Any) -> None:
+    does = "copy a dataset to another place, every byte checked; the same command again goes on"
+    sub = commands.add_parser("cp", help=does, description=f"{does[0].upper()}{does[1:]}.")
+    sub.add_argument("url", metavar="SRC", help="the dataset: a folder or any fsspec URL")
+    sub.add_argument("out", metavar="DST", help="where to: a folder or any fsspec URL")
+    sub.add_argument("--fast", action="store_true", help="trust what is there by its length, unread")
+    sub.add_argument("--overwrite", action="store_true", help="replace the dataset that is there")
+    _whole(sub, "--threads", "shards under way at once", default=THREADS)
+    sub.set_defaults(command=_copy)
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -184,6 +197,21 @@ def _verify(options: argparse.Namespace) -> int:
             bar.write(line)
     print(f"{'damaged' if problems else 'whole'}: {index.samples} images, {problems} problems")
     return 1 if problems else 0
+
+
+def _copy(options: argparse.Namespace) -> int:
+    hidden = not sys.stderr.isatty()
+    with tqdm(unit="B", unit_scale=True, disable=hidden) as bar:
+        copied = copy(
+            options.url,
+            options.out,
+            threads=options.threads,
+            fast=options.fast,
+            overwrite=options.overwrite,
+            on_shard=lambda shard: bar.update(shard.bytes),
+        )
+    print(f"copied: {copied.shards} shards ({copied.bytes:,} bytes), {copied.kept} already there")
+    return 0
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ PATTERNS = (
     # user:password@host, where abfs:// has its container
     (re.compile(r"\b(?!abfss?:|wasbs?:)([a-z][a-z0-9+.-]*://)[^/?#\s@]+@", re.I), rf"\1{HIDDEN}@"),
     # ?sig=... and &X-Amz-Signature=... of signed URLs
-    (re.compile(rf"([?&;]{_NAME}=)[^&#\s'\"]+", re.I), rf"\1{HIDDEN}"),
+    (re.compile(rf"([?&;]{_NAME}=)[^&#\s'\"]+?(?=[:;,.)]*(?:[&#\s'\"]|$))", re.I), rf"\1{HIDDEN}"),
     # X-Amz-Credential: ..., aws_secret_access_key='...', Authorization headers
     (
         re.compile(

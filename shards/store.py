@@ -61,6 +61,10 @@ SINGLE_PUT_BYTES = 100 * 2**20
 """What s3fs uploads in a single request; one of those carries its MD5, which the server checks."""
 
 
+class ShortError(OSError):
+    """Fewer bytes than asked for, or more."""
+
+
 def is_local(url: str) -> bool:
     """Whether `url` is a path of this machine, plain or `file://`."""
     return "://" not in url or url.startswith("file://")
@@ -103,13 +107,12 @@ def read_bytes(url: str) -> bytes:
             data = _path(url).read_bytes()
             counters.add(requests=1, read_bytes=len(data))
             return data
-        state = _ask(url, "info")
         for _ in range(LIMITS.tries):
-            data = _read_pieces(url, state)
-            if data is not None:
-                return data
-            state = _ask(url, "info")
-        raise HopelessError("it changes while it is read")
+            found = _read_state(url, _ask(url, "info"))
+            if found is not None:
+                return found
+            counters.add(retries=1)
+        raise HopelessError("its length is never what the storage says; is it being written?")
 
 
 def read_range(url: str, start: int, stop: int, *, check: Callable[[bytes], bool] | None = None) -> bytes:
@@ -185,15 +188,23 @@ def _ask(url: str, name: str, **settings: Any) -> Any:
     return patiently(lambda seconds: fs.call(name, seconds, path, **settings), LIMITS, counters)
 
 
-def _read_pieces(url: str, state: dict[str, Any]) -> bytes | None:
-    """The file of that `state`, or None where it has changed."""
-    fs, path = _remote(url)
+def _read_state(url: str, state: dict[str, Any]) -> bytes | None:
+    """The file that `info` told this of, or None where it came short or has changed since."""
     if state.get("type") == "directory":
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    if state.get("size") is None:  # a web server that does not tell
-        data: bytes = _ask(url, "cat_file")
-        counters.add(read_bytes=len(data))
-        return data
+    size = state.get("size")
+    if size is not None and size > PIECE_BYTES:
+        return _read_pieces(url, state)
+    if size == 0:
+        return b""
+    # One byte more than there should be, so that a file that has grown is not taken for its beginning.
+    span = {} if size is None else {"start": 0, "end": size + 1}
+    data = bytes(_ask(url, "cat_file", **span))
+    counters.add(read_bytes=len(data))
+    return data if size in (None, len(data)) else None
+
+
+def _read_pieces(url: str, state: dict[str, Any]) -> bytes | None:
     size = int(state["size"])
     starts = range(0, size, PIECE_BYTES)
     try:
@@ -202,8 +213,7 @@ def _read_pieces(url: str, state: dict[str, Any]) -> bytes | None:
         if _same(state, _ask(url, "info")):
             raise
         return None
-    whole = len(pieces) == 1 or _same(state, _ask(url, "info"))
-    return b"".join(pieces) if whole else None
+    return b"".join(pieces) if _same(state, _ask(url, "info")) else None
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -222,7 +232,7 @@ def _read_range(url: str, start: int, stop: int, check: Callable[[bytes], bool] 
             return _checked(_exact(data, start, stop), check)
         except OSError as error:
             # A file that is too short answers with fewer bytes, or calls the range invalid.
-            if error.errno in (None, errno.EINVAL) and not isinstance(error, TimeoutError):
+            if isinstance(error, ShortError) or error.errno == errno.EINVAL:
                 _expect_size(fs.call("info", seconds, path), stop)
             raise
 
@@ -237,7 +247,9 @@ def _expect_size(state: dict[str, Any], stop: int) -> None:
 
 def _exact(data: bytes, start: int, stop: int) -> bytes:
     if len(data) != stop - start:
-        raise OSError(f"got {len(data)} bytes, not {stop - start}; the file is shorter than its index says")
+        raise ShortError(
+            f"got {len(data)} bytes, not {stop - start}; the file is shorter than its index says"
+        )
     return data
 
 

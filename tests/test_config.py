@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dcgan_dist.config import Config, ConfigError, check, differences, dump, parse_config, read_config
+from dcgan_dist.config import Config, check, differences, dump, parse_config, read_config
+from dcgan_dist.settings import ConfigError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
 

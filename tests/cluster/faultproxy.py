@@ -183,7 +183,7 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-class _End(Exception):
+class _EndError(Exception):
     """This connection is over; with `reset`, the client is told so rudely."""
 
     def __init__(self, *, reset: bool) -> None:
@@ -219,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
                 request.status = answer.status
                 self._after(main, answer)
                 self._answer(answer, main, slow.get("rate"), request)
-        except _End as end:
+        except _EndError as end:
             self._hang_up(reset=end.reset)
         except (OSError, http.client.HTTPException):
             self._hang_up(reset=True)
@@ -231,10 +231,10 @@ class _Handler(BaseHTTPRequestHandler):
         if rule is None:
             return
         if rule.fault == "refuse":
-            raise _End(reset=True)
+            raise _EndError(reset=True)
         if rule.fault == "stall_head":
             self.server.proxy.stopping.wait(rule.seconds)
-            raise _End(reset=False)
+            raise _EndError(reset=False)
         if rule.fault == "status":
             for _ in self._request_body():
                 pass
@@ -259,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
         for piece in self._request_body():
             sent += len(piece)
             if rule and rule.fault == "drop_upload" and sent > half:
-                raise _End(reset=True)
+                raise _EndError(reset=True)
             upstream.send(piece)
 
     def _request_body(self) -> Iterator[bytes]:
@@ -273,7 +273,7 @@ class _Handler(BaseHTTPRequestHandler):
         while left:
             piece = self.rfile.read(min(left, PIECE_BYTES))
             if not piece:
-                raise _End(reset=True)
+                raise _EndError(reset=True)
             left -= len(piece)
             yield piece
 
@@ -297,7 +297,7 @@ class _Handler(BaseHTTPRequestHandler):
         answer.read()
         if rule.fault == "stall_reply":
             self.server.proxy.stopping.wait(rule.seconds)
-        raise _End(reset=rule.fault == "lost_ack")
+        raise _EndError(reset=rule.fault == "lost_ack")
 
     def _answer(
         self, answer: http.client.HTTPResponse, rule: Rule | None, rate: Rule | None, request: Request
@@ -363,7 +363,7 @@ def _damaged(
         time.sleep(0.02)  # so that the client has read what came before
         if rule.fault == "stall":
             stopping.wait(rule.seconds)
-        raise _End(reset=rule.fault == "reset")
+        raise _EndError(reset=rule.fault == "reset")
 
 
 def _paced(pieces: Iterator[bytes], rate: Rule | None) -> Iterator[bytes]:

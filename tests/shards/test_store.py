@@ -2,13 +2,17 @@
 
 import errno
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from shards import local, store
+from shards import local, patience, store
 from shards.errors import MissingError, StoreError
+from shards.patience import Limits
+from shards.remote import FileSystem
 
 
 @pytest.fixture(params=["plain", "file", "memory"])
@@ -43,8 +47,7 @@ def test_every_kind_of_url_keeps_the_same_promises(folder):
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 11), (8, 12), (20, 30)])
-def test_a_short_read_is_an_error_and_never_short_bytes(folder, start, stop, monkeypatch):
-    monkeypatch.setattr(store, "BACKOFF_SECONDS", 0)
+def test_a_short_read_is_an_error_and_never_short_bytes(folder, start, stop):
     store.make_folder(folder)
     where = store.join(folder, "a.bin")
     store.write_bytes(where, b"0123456789")
@@ -78,28 +81,197 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == [where]
 
 
-def test_a_remote_read_is_tried_again_and_then_told_in_one_line(monkeypatch):
-    tries = []
+class Scripted:
+    """A file system that does what it is told, once each: an exception is raised, bytes are the answer."""
 
-    class Flaky:
-        def cat_file(self, path, start, end):
-            tries.append(path)
-            if len(tries) < 3:
-                raise ConnectionResetError("reset\nby peer")
-            return b"x" * (end - start)
+    def __init__(self, *script):
+        self.script, self.calls = list(script), []
 
-    monkeypatch.setattr(store, "BACKOFF_SECONDS", 0)
-    monkeypatch.setattr(store, "_remote", lambda url: (Flaky(), "p"))
+    def invalidate_cache(self):
+        pass
+
+    def cat_file(self, path, start=None, end=None):
+        return self._next("cat_file")
+
+    def info(self, path):
+        return self._next("info")
+
+    def ls(self, path, detail):
+        return self._next("ls")
+
+    def pipe_file(self, path, data, **settings):
+        self.calls.append("pipe_file")
+        time.sleep(5)
+
+    def _next(self, name):
+        self.calls.append(name)
+        done = self.script.pop(0)
+        if isinstance(done, Exception):
+            raise done
+        return done
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    def use(*script, **limits):
+        fs = Scripted(*script)
+        calm = replace(Limits(first_wait_seconds=0.001), **limits)
+        monkeypatch.setattr(store, "LIMITS", calm)
+        monkeypatch.setattr(store, "_remote", lambda url, writing=False: (FileSystem("s3", fs), "b/p"))
+        return fs
+
+    return use
+
+
+def test_a_remote_read_is_tried_again_and_then_told_in_one_line(scripted):
+    reset = ConnectionResetError("reset\nby peer")
+    before = store.counters.snapshot()
+    scripted(reset, reset, b"xxxx")
     assert store.read_range("s3://b/p", 3, 7) == b"xxxx"
-    assert len(tries) == 3
-    tries[:] = [None] * -10
-    monkeypatch.setattr(store, "TRIES", 2)
-    with pytest.raises(StoreError, match=r"^cannot read bytes 3 to 7 of s3://b/p: reset by peer$"):
+    counted = store.counters.snapshot() - before
+    assert (counted.requests, counted.retries, counted.failures, counted.read_bytes) == (3, 2, 0, 4)
+    scripted(reset, reset, tries=2)
+    told = r"^cannot read bytes 3 to 7 of s3://b/p: reset by peer \(tried 2 times in 0\.0 s\)$"
+    with pytest.raises(StoreError, match=told):
+        store.read_range("s3://b/p", 3, 7)
+    assert (store.counters.snapshot() - before).failures == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError("Access Denied"), "Access Denied"),
+        (NotADirectoryError("no folder"), "no folder"),
+        (NotImplementedError(), "NotImplementedError"),
+    ],
+)
+def test_what_another_try_does_not_mend_is_told_at_once(scripted, monkeypatch, error, told):
+    monkeypatch.setattr(patience, "CLIENTS", {*patience.CLIENTS, "tests"})
+    fs = scripted(error, b"xxxx")
+    with pytest.raises(StoreError, match=rf"^cannot read bytes 3 to 7 of s3://b/p: {told}$"):
+        store.read_range("s3://b/p", 3, 7)
+    assert fs.calls == ["cat_file"]
+
+
+def test_a_request_that_was_long_on_its_way_is_sent_again(scripted):
+    late = PermissionError("The difference between the request time and the server's time is too large")
+    late.__cause__ = OSError()
+    late.__cause__.response = {"Error": {"Code": "RequestTimeTooSkewed"}}
+    scripted(late, b"xxxx")
+    assert store.read_range("s3://b/p", 3, 7) == b"xxxx"
+
+
+def test_a_lost_connection_is_not_taken_for_a_missing_file(scripted):
+    lost = FileNotFoundError("http://h/p")
+    lost.__cause__ = ConnectionRefusedError(111, "Connection refused")
+    scripted(lost, lost, tries=2)
+    with pytest.raises(StoreError, match="Connection refused") as raised:
+        store.exists("s3://b/p")
+    assert not isinstance(raised.value, MissingError)
+
+
+def test_an_error_that_a_client_leaks_is_storage_and_the_same_from_us_is_not(scripted, monkeypatch):
+    scripted(IndexError("tuple index out of range"))
+    with pytest.raises(IndexError):
+        store.read_range("s3://b/p", 3, 7)
+    monkeypatch.setattr(patience, "CLIENTS", {*patience.CLIENTS, "tests"})
+    scripted(IndexError("tuple index out of range"), tries=1)
+    with pytest.raises(StoreError, match="tuple index out of range"):
         store.read_range("s3://b/p", 3, 7)
 
 
+def test_a_call_that_never_returns_ends_in_time(scripted):
+    scripted(tries=2, connect_seconds=0.05, read_seconds=0.05, budget_seconds=0.3)
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=r"^cannot write s3://b/p: no answer in 0 s \(tried 2 times in"):
+        store.write_bytes("s3://b/p", b"x")
+    assert time.monotonic() - began < 1
+
+
+def test_the_budget_ends_the_tries_before_their_number_does(scripted):
+    fs = scripted(*[ConnectionResetError("reset")] * 50, tries=50, first_wait_seconds=0.1, budget_seconds=0.5)
+    with pytest.raises(StoreError, match=r"tried \d times"):
+        store.read_range("s3://b/p", 3, 7)
+    assert 2 <= len(fs.calls) <= 5
+
+
+def test_bytes_that_fail_their_check_are_read_again(scripted):
+    scripted(b"xxyx", b"xxxx")
+    assert store.read_range("s3://b/p", 3, 7, check=b"xxxx".__eq__) == b"xxxx"
+    scripted(b"xxyx", b"xxyx", tries=2)
+    with pytest.raises(StoreError, match="do not match their checksum"):
+        store.read_range("s3://b/p", 3, 7, check=b"xxxx".__eq__)
+
+
+def test_a_whole_file_that_comes_short_or_grows_is_read_again(scripted):
+    scripted({"size": 4}, b"xxx", {"size": 4}, b"xxxxx", {"size": 6}, b"xxxxxx")
+    assert store.read_bytes("s3://b/p") == b"xxxxxx"
+    scripted({"size": 4}, b"xxx", {"size": 4}, b"xxx", tries=2)
+    with pytest.raises(StoreError, match="its length is never what the storage says"):
+        store.read_bytes("s3://b/p")
+
+
+def test_a_large_file_that_changes_between_its_pieces_is_read_again(scripted, monkeypatch):
+    monkeypatch.setattr(store, "PIECE_BYTES", 3)
+    old, new = {"size": 5, "ETag": "old"}, {"size": 4, "ETag": "new"}
+    scripted(old, b"ooo", b"oo", new, new, b"nnn", b"n", new)
+    assert store.read_bytes("s3://b/p") == b"nnnn"
+    scripted(old, b"ooo", b"n", new, new, new, b"nnn", b"n", new)
+    assert store.read_bytes("s3://b/p") == b"nnnn"
+
+
+def test_a_web_server_that_tells_no_length_is_read(scripted):
+    scripted({"size": None}, b"xx")
+    assert store.read_bytes("http://b/p") == b"xx"
+
+
+def test_a_folder_is_not_read_as_a_file(folder):
+    store.make_folder(folder)
+    store.write_bytes(store.join(folder, "a"), b"1")
+    with pytest.raises(StoreError, match=r"(?i)directory|folder"):
+        store.read_bytes(folder)
+
+
+SECRETS = ["AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG", "p4ssw0rd", "F00BA4", "1234abcd%3D"]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("https://joe:p4ssw0rd@host/a", "https://***@host/a"),
+        ("https://p4ssw0rd@host/a?x=1", "https://***@host/a?x=1"),
+        ("abfs://box@account.dfs.core.windows.net/a", "abfs://box@account.dfs.core.windows.net/a"),
+        ("https://h/a?se=9&sig=1234abcd%3D&x=1", "https://h/a?se=9&sig=***&x=1"),
+        ("https://h/a?token=F00BA4", "https://h/a?token=***"),
+        (
+            "https://h/a?X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F1&X-Amz-Signature=F00BA4&X-Amz-Date=1",
+            "https://h/a?X-Amz-Credential=***&X-Amz-Signature=***&X-Amz-Date=***",
+        ),
+        ("https://h/a?AWSAccessKeyId=AKIAIOSFODNN7EXAMPLE&n=1", "https://h/a?AWSAccessKeyId=***&n=1"),
+        ("The key AKIAIOSFODNN7EXAMPLE is not known", "The key *** is not known"),
+        ("aws_secret_access_key='wJalrXUtnFEMI/K7MDENG' x", "aws_secret_access_key='***' x"),
+        ("Authorization: AWS4 Credential=F00BA4, Signature=F00BA4", "Authorization: ***"),
+        ("the environment says wJalrXUtnFEMI/K7MDENG.", "the environment says ***."),
+        (
+            "cannot read s3://b/key=3/a.tar: it is not there",
+            "cannot read s3://b/key=3/a.tar: it is not there",
+        ),
+    ],
+)
+def test_no_message_holds_a_secret(monkeypatch, said, shown):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG")
+    assert str(StoreError(said)) == shown
+    assert not any(secret in shown for secret in SECRETS)
+
+
+def test_a_signed_url_is_told_without_its_signature(scripted):
+    scripted(FileNotFoundError())
+    with pytest.raises(MissingError, match=r"^cannot read https://h/a\?sig=\*\*\*: it is not"):
+        store.read_bytes("https://h/a?sig=1234abcd%3D")
+
+
 def test_our_own_mistakes_are_not_passed_off_as_storage_errors(monkeypatch):
-    def wrong(url):
+    def wrong(url, writing=False):
         raise TypeError("ours")
 
     monkeypatch.setattr(store, "_remote", wrong)
@@ -113,10 +285,10 @@ def test_an_unknown_kind_of_url_is_one_line():
 
 
 def test_a_kind_of_url_without_its_package_names_the_extra(monkeypatch):
-    def absent(url):
+    def absent(protocol):
         raise ImportError("Install s3fs to access S3")
 
-    monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
+    monkeypatch.setattr(fsspec, "get_filesystem_class", absent)
     with pytest.raises(StoreError, match=r"pip install 'dcgan_dist\[s3\]'"):
         store.read_bytes("s3://a/b")
 

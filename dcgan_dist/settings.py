@@ -1,0 +1,184 @@
+"""Settings from a YAML file and a command line into a dataclass of dataclasses, whichever they are.
+
+jsonargparse types and documents every option; what it lacks is here: file and line of a wrong setting, the
+nearest name to an unknown one, and a command line that wins wherever it stands.
+"""
+
+import argparse
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import yaml
+from docstring_parser import parse_from_object
+from jsonargparse import ArgumentParser
+
+T = TypeVar("T")
+WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message is one line that names it, its value, the rule and the way out."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """One setting as somebody wrote it: `text` None is null, `where` a file and line or the command line."""
+
+    name: str
+    text: str | None
+    where: str
+
+
+def read(kind: type[T], argv: Sequence[str], *, prog: str) -> T:
+    """The settings of a command line. `--help` prints them all and exits. Raises ConfigError."""
+    parser = _parser(kind, prog)
+    if {"-h", "--help"} & set(argv):
+        print(parser.format_help())
+        raise SystemExit(0)
+    path, given = _split_command_line(kind, argv)
+    return _build(kind, parser, [*(_yaml_settings(kind, _read_file(path), path) if path else ()), *given])
+
+
+def parse(kind: type[T], text: str, *, where: str) -> T:
+    """The settings of a YAML text that was read from `where`. Raises ConfigError."""
+    return _build(kind, _parser(kind, where), list(_yaml_settings(kind, text, where)))
+
+
+def _build(kind: type[T], parser: ArgumentParser, given: list[Given]) -> T:
+    values: dict[str, dict[str, Any]] = {group: {} for group in get_type_hints(kind)}
+    for setting in given:
+        group, key = setting.name.split(".")
+        values[group][key] = _typed(kind, parser, setting)
+    return kind(**{group: part(**values[group]) for group, part in get_type_hints(kind).items()})
+
+
+@cache
+def types(kind: type) -> dict[str, Any]:
+    """Dotted name -> type of every setting, in order of declaration."""
+    groups = get_type_hints(kind)
+    return {
+        f"{group}.{name}": hint
+        for group, part in groups.items()
+        for name, hint in get_type_hints(part).items()
+    }
+
+
+def _parser(kind: type, prog: str) -> ArgumentParser:
+    """The command line with one option per setting, its docstring as help."""
+    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, add_help=False)
+    parser.usage = f"{prog} [CONFIG.yaml] [--SETTING VALUE ...]"
+    for group, part in get_type_hints(kind).items():
+        docs = {p.arg_name: p.description for p in parse_from_object(part).params}
+        section = parser.add_argument_group(f"{group}: {(part.__doc__ or '').strip().rstrip('.')}")
+        for item in fields(part):
+            name = f"{group}.{item.name}"
+            section.add_argument(
+                f"--{name}", type=types(kind)[name], default=item.default, help=docs[item.name]
+            )
+    return parser
+
+
+def _split_command_line(kind: type, argv: Sequence[str]) -> tuple[str | None, list[Given]]:
+    """The YAML file named on a command line, and its settings."""
+    paths: list[str] = []
+    given: list[Given] = []
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("--"):
+            paths.append(word)
+            continue
+        name, equals, text = word[2:].partition("=")
+        if name != "config" and name not in types(kind):
+            raise ConfigError(_unknown(kind, name, "command line"))
+        if not equals:
+            text = next(words, "--")
+            if text.startswith("--"):
+                raise ConfigError(f"command line: --{name} needs a value")
+        if name == "config":
+            paths.append(text)
+        else:
+            given.append(Given(name, None if text == "null" else text, "command line"))
+    if len(paths) > 1:
+        raise ConfigError(
+            f"two config files, {paths[0]} and {paths[1]}: give one, and settings as --name value"
+        )
+    return (paths[0] if paths else None), given
+
+
+def _read_file(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a config file: {error}") from None
+
+
+def _compose(text: str, path: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _yaml_settings(kind: type, text: str, path: str) -> Iterator[Given]:
+    """Every setting of a YAML text, with file and line."""
+    root = _compose(text, path)
+    groups = get_type_hints(kind)
+    for group, body in _yaml_pairs(root, path, "the file") if root else ():
+        if group.value not in groups:
+            raise ConfigError(_unknown(kind, group.value, f"{path}:{group.start_mark.line + 1}"))
+        for key, value in [] if _is_null(body) else _yaml_pairs(body, path, group.value):
+            name, where = f"{group.value}.{key.value}", f"{path}:{key.start_mark.line + 1}"
+            if name not in types(kind):
+                raise ConfigError(_unknown(kind, name, where))
+            if not isinstance(value, yaml.ScalarNode):
+                raise ConfigError(f"{where}: {name} takes one value, not a list or a mapping")
+            yield Given(name, None if _is_null(value) else value.value, where)
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")
+
+
+def _yaml_pairs(node: yaml.Node, path: str, what: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+    where = f"{path}:{node.start_mark.line + 1}"
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{where}: {what} must be a mapping like 'name: value'")
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise ConfigError(f"{path}:{key.start_mark.line + 1}: a setting's name must be one word")
+        if key.value in seen:
+            raise ConfigError(f"{path}:{key.start_mark.line + 1}: {key.value} is set twice in {what}")
+        seen.add(key.value)
+    return list(node.value)
+
+
+def _typed(kind: type, parser: ArgumentParser, setting: Given) -> Any:
+    hint, text = types(kind)[setting.name], setting.text
+    expected = " or ".join(WORDS.get(choice, str(choice)) for choice in get_args(hint) or (hint,))
+    shown = "null" if text is None else repr(text)
+    wrong = ConfigError(f"{setting.where}: {setting.name}={shown} is not {expected}")
+    if text is None:
+        if type(None) not in get_args(hint):
+            raise wrong
+        return None
+    try:
+        return parser.parse_args([f"--{setting.name}={text}"])[setting.name]
+    except argparse.ArgumentError:
+        raise wrong from None
+
+
+def _unknown(kind: type, name: str, where: str) -> str:
+    names = list(types(kind))
+    last = {known.split(".")[1]: known for known in names}
+    near = difflib.get_close_matches(name, names, 1, 0.5)
+    by_last = difflib.get_close_matches(name.split(".")[-1], list(last), 1, 0.8)
+    guess = near[0] if near and not by_last else last[by_last[0]] if by_last else None
+    hint = f"did you mean {guess}?" if guess else "see --help for all settings"
+    return f"{where}: unknown setting {name}; {hint}"

@@ -1,0 +1,137 @@
+"""A dataset from one place to another, local or remote: shards first, index last, every byte checked.
+
+A copy that was stopped leaves no dataset, and goes on when it is called again. Kept out: bars and words,
+which are the command line's.
+"""
+
+import hashlib
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards import index as indexes
+from shards import schema, store
+from shards.errors import MissingError, ShardsError
+from shards.index import Index, Shard
+
+THREADS = 8
+MEMORY_BYTES = 2**30
+"""Shards under way are held whole; fewer are where they are large."""
+
+PIECE_BYTES = 2**23
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How many shards were copied and with how many bytes, and how many were there before."""
+
+    shards: int
+    bytes: int
+    kept: int
+
+
+def copy(
+    url: str,
+    out_url: str,
+    *,
+    threads: int = THREADS,
+    fast: bool = False,
+    overwrite: bool = False,
+    on_shard: Callable[[Shard], object] | None = None,
+) -> Copied:
+    """Copy the dataset at `url` to `out_url`. A shard that is there is read and kept if its sha256 is right.
+
+    With `fast` its length is enough. Raises ShardsError where another dataset is, unless `overwrite`.
+    """
+    if threads < 1:
+        raise ShardsError(f"threads={threads} copies nothing; give 1 or more")
+    if _place(url) == _place(out_url):
+        raise ShardsError(f"{url} and {out_url} are the same place; give another to copy to")
+    index = indexes.load(url)
+    tables = _read_tables(url, index)
+    store.make_folder(out_url)
+    stale = _clear(out_url, index, tables[indexes.INDEX_NAME], overwrite=overwrite)
+    there = _sizes(out_url)
+
+    def work(shard: Shard) -> bool:
+        if there.get(shard.name) == shard.bytes and (fast or _sha256(out_url, shard) == shard.sha256):
+            return False
+        store.write_bytes(store.join(out_url, shard.name), _read_shard(url, shard))
+        return True
+
+    copied = []
+    for shard, new in zip(index.shards, _in_threads(work, index, threads), strict=True):
+        copied += [shard] * new
+        if on_shard:
+            on_shard(shard)
+    for name in sorted(stale & there.keys()):
+        store.remove(store.join(out_url, name))
+    for name, data in tables.items():
+        store.write_bytes(store.join(out_url, name), data)
+    return Copied(len(copied), sum(shard.bytes for shard in copied), len(index.shards) - len(copied))
+
+
+def _in_threads(work: Callable[[Shard], bool], index: Index, threads: int) -> Generator[bool, None, None]:
+    """`work` done for each shard, in order; what was not begun is left when one fails."""
+    largest = max(1, *(shard.bytes for shard in index.shards))
+    pool = ThreadPoolExecutor(max(1, min(threads, len(index.shards), MEMORY_BYTES // largest)))
+    try:
+        yield from pool.map(work, index.shards)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _sizes(url: str) -> dict[str, int]:
+    try:
+        return store.sizes(url)
+    except MissingError:  # in a bucket, a folder without files is none
+        return {}
+
+
+def _place(url: str) -> str:
+    return str(Path(url.removeprefix("file://")).resolve()) if store.is_local(url) else url.rstrip("/")
+
+
+def _read_tables(url: str, index: Index) -> dict[str, bytes]:
+    """`blocks.npy` and `index.json` as they are, in the order of writing."""
+    indexes.load_blocks(url, index)  # tells what to do where it is damaged
+    where = store.join(url, indexes.INDEX_NAME)
+    data = store.read_bytes(where)
+    blocks = store.read_bytes(store.join(url, indexes.BLOCKS_NAME))
+    same = indexes.parse(schema.json_object(data, where), where) == index
+    if not same or hashlib.sha256(blocks).hexdigest() != index.blocks_sha256:
+        raise ShardsError(f"{url} changes while it is copied; wait until it is built, then copy again")
+    return {indexes.BLOCKS_NAME: blocks, indexes.INDEX_NAME: data}
+
+
+def _clear(out_url: str, index: Index, wanted: bytes, *, overwrite: bool) -> set[str]:
+    """Take away the index of another dataset; the names of its shards that this one has not."""
+    where = store.join(out_url, indexes.INDEX_NAME)
+    if not store.exists(where) or store.read_bytes(where) == wanted:
+        return set()
+    if not overwrite:
+        raise ShardsError(f"{out_url} already holds another dataset; choose another place, or --overwrite it")
+    try:
+        old = {shard.name for shard in indexes.load(out_url).shards}
+    except ShardsError:  # damaged; its shards are nobody's
+        old = set()
+    store.remove(where)
+    return old - {shard.name for shard in index.shards}
+
+
+def _sha256(url: str, shard: Shard) -> str:
+    where, found = store.join(url, shard.name), hashlib.sha256()
+    for start in range(0, shard.bytes, PIECE_BYTES):
+        found.update(store.read_range(where, start, min(start + PIECE_BYTES, shard.bytes)))
+    return found.hexdigest()
+
+
+def _read_shard(url: str, shard: Shard) -> bytes:
+    """The bytes of a shard that its index vouches for; asked for twice, as a bit may flip on the way."""
+    where = store.join(url, shard.name)
+    for _ in range(2):
+        data = store.read_bytes(where)
+        if hashlib.sha256(data).hexdigest() == shard.sha256:
+            return data
+    raise ShardsError(f"{where} is not what index.json says; run: python -m shards verify {url}")

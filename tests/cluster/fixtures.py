@@ -1,0 +1,57 @@
+"""Fixtures for any test that wants a real object store: `object_store`, `s3_folder` and `fault_proxy`."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from shards import store
+from tests.cluster import objectstore
+from tests.cluster.faultproxy import FaultProxy
+from tests.cluster.objectstore import ObjectStore
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """One server for the whole session; skips where none is installed."""
+    pytest.importorskip("s3fs", reason="pip install 'dcgan_dist[s3]'")
+    try:
+        with objectstore.object_store() as running:
+            yield running
+    except objectstore.NotInstalledError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def s3_folder(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """The URL of an empty folder in the store; the environment, which children inherit, leads there."""
+    yield from _reached(object_store, monkeypatch, request)
+
+
+@pytest.fixture
+def fault_proxy(object_store: ObjectStore) -> Iterator[FaultProxy]:
+    """A proxy in front of the store, without faults yet."""
+    with FaultProxy(object_store.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def faulty_folder(
+    object_store: ObjectStore,
+    fault_proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[str]:
+    """As `s3_folder`, but every request goes through `fault_proxy`."""
+    yield from _reached(object_store.through(fault_proxy.endpoint), monkeypatch, request)
+
+
+def _reached(
+    store_to_reach: ObjectStore, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    for name, value in store_to_reach.environment.items():
+        monkeypatch.setenv(name, value)
+    store.forget_connections()
+    yield f"{store_to_reach.url}/{request.node.name}"
+    store.forget_connections()
