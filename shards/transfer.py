@@ -5,9 +5,11 @@ which are the command line's.
 """
 
 import hashlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from shards import index as indexes
@@ -53,23 +55,26 @@ def copy(
     store.make_folder(out_url)
     stale = _clear(out_url, index, tables[indexes.INDEX_NAME], overwrite=overwrite)
     there = _sizes(out_url)
-
-    def work(shard: Shard) -> bool:
-        if there.get(shard.name) == shard.bytes and (fast or _sha256(out_url, shard) == shard.sha256):
-            return False
-        store.write_bytes(store.join(out_url, shard.name), _read_shard(url, shard))
-        return True
-
+    work = partial(_copy_shard, url, out_url, there, fast=fast)
     copied = []
-    for shard, new in zip(index.shards, _in_threads(work, index, threads), strict=True):
-        copied += [shard] * new
-        if on_shard:
-            on_shard(shard)
+    with closing(_in_threads(work, index, threads)) as results:
+        for shard, new in zip(index.shards, results, strict=True):
+            copied += [shard] * new
+            if on_shard:
+                on_shard(shard)
     for name in sorted(stale & there.keys()):
         store.remove(store.join(out_url, name))
     for name, data in tables.items():
         store.write_bytes(store.join(out_url, name), data)
     return Copied(len(copied), sum(shard.bytes for shard in copied), len(index.shards) - len(copied))
+
+
+def _copy_shard(url: str, out_url: str, there: Mapping[str, int], shard: Shard, *, fast: bool) -> bool:
+    """Whether the shard had to be copied."""
+    if there.get(shard.name) == shard.bytes and (fast or _sha256(out_url, shard) == shard.sha256):
+        return False
+    store.write_bytes(store.join(out_url, shard.name), _read_shard(url, shard))
+    return True
 
 
 def _in_threads(work: Callable[[Shard], bool], index: Index, threads: int) -> Generator[bool, None, None]:

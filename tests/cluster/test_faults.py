@@ -1,0 +1,233 @@
+"""Promises of storage under faults: the right bytes, or one line in bounded time; never wrong ones, no hang."""
+
+import hashlib
+import os
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from shards import index as indexes
+from shards import store
+from shards.blocks import block_sum
+from shards.build import build
+from shards.errors import StoreError
+from shards.patience import Limits
+from shards.sources.rooms import Rooms
+from shards.transfer import copy
+from shards.verify import verify
+from tests.cluster.faultproxy import Rule
+
+pytestmark = pytest.mark.s3
+
+DATA = hashlib.shake_256(b"faults").digest(400_000)
+QUICK = Limits(
+    tries=4,
+    first_wait_seconds=0.02,
+    connect_seconds=1,
+    read_seconds=0.5,
+    budget_seconds=6,
+)
+"""So that a test does not wait as a user would."""
+
+READ_FAULTS = [
+    Rule("refuse"),
+    Rule("status", status=503),
+    Rule("status", status=500),
+    Rule("status", status=503, body="<html>busy</html>"),
+    Rule("status", status=429),
+    Rule("status", status=403),
+    Rule("reset"),
+    Rule("truncate"),
+    Rule("truncate", at=0.0),
+    Rule("short"),
+    Rule("stall"),
+    Rule("stall_head"),
+    Rule("stall_reply"),
+    Rule("latency", seconds=0.2),
+    Rule("rate", bytes_per_second=1e6),
+]
+WRITE_FAULTS = [
+    Rule("refuse"),
+    Rule("status", status=503),
+    Rule("status", status=429),
+    Rule("status", status=403),
+    Rule("drop_upload"),
+    Rule("lost_ack"),
+    Rule("stall_head"),
+    Rule("stall_reply"),
+]
+
+
+def named(rule):
+    return f"{rule.fault}-{rule.status}" if rule.fault == "status" else f"{rule.fault}-{rule.at}"
+
+
+def made(rule, **changes):
+    return Rule(**{name: getattr(rule, name) for name in Rule.__dataclass_fields__} | changes)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(store, "LIMITS", QUICK)
+
+
+@pytest.fixture
+def file(faulty_folder):
+    where = store.join(faulty_folder, "a.bin")
+    store.write_bytes(where, DATA)
+    return where
+
+
+@pytest.mark.parametrize("rule", READ_FAULTS, ids=named)
+def test_a_fault_once_in_a_read_does_not_show(file, fault_proxy, rule):
+    fault_proxy.rules(made(rule, method="GET", times=1))
+    before = store.counters.snapshot()
+    assert store.read_range(file, 1000, 301_000) == DATA[1000:301_000]
+    slow = rule.fault in ("latency", "rate")
+    assert (store.counters.snapshot() - before).retries == (0 if slow else 1)
+    fault_proxy.rules(made(rule, method="GET", times=1))
+    assert store.read_bytes(file) == DATA
+    assert sum(fault_proxy.faults.values()) == 1
+
+
+@pytest.mark.parametrize("rule", READ_FAULTS[:-2], ids=named)
+def test_a_fault_that_stays_is_one_line_in_bounded_time(file, fault_proxy, rule):
+    fault_proxy.rules(made(rule, method="GET", seconds=30))
+    began = time.monotonic()
+    told = r"^cannot read bytes 1000 to 301000 of s3://\S+: \S.* \(tried 4 times in \d\.\d s\)$"
+    with pytest.raises(StoreError, match=told) as raised:
+        store.read_range(file, 1000, 301_000)
+    assert time.monotonic() - began < QUICK.budget_seconds + 1
+    assert "\n" not in str(raised.value)
+    # Nobody below asks again on his own account.
+    assert [each.method for each in fault_proxy.log].count("GET") == 4
+
+
+@pytest.mark.parametrize("rule", WRITE_FAULTS, ids=named)
+def test_a_fault_once_in_a_write_does_not_show(file, fault_proxy, rule):
+    fault_proxy.rules(made(rule, method="PUT", times=1))
+    store.write_bytes(file, DATA[::-1])
+    assert sum(fault_proxy.faults.values()) == 1
+    fault_proxy.rules()
+    assert store.read_bytes(file) == DATA[::-1]
+
+
+@pytest.mark.parametrize("rule", WRITE_FAULTS, ids=named)
+def test_a_fault_that_stays_in_a_write_leaves_the_old_file_or_the_new_one(file, fault_proxy, rule):
+    fault_proxy.rules(made(rule, method="PUT", seconds=30))
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=r"^cannot write s3://\S+: \S"):
+        store.write_bytes(file, DATA[::-1])
+    assert time.monotonic() - began < QUICK.budget_seconds + 1
+    fault_proxy.rules()
+    happened = rule.fault in ("lost_ack", "stall_reply")
+    assert store.read_bytes(file) == (DATA[::-1] if happened else DATA)
+
+
+def test_a_write_whose_bits_flip_on_the_way_is_refused_by_the_server(object_store, file):
+    if object_store.kind == "moto":
+        pytest.skip("moto takes any checksum")
+    fs, path = store._remote(file, writing=True)
+    with pytest.raises(OSError, match=r"(?i)digest|MD5"):
+        fs.call("pipe_file", 5, path, DATA, ContentMD5="AAAAAAAAAAAAAAAAAAAAAA==")
+    assert store.read_bytes(file) == DATA
+
+
+def test_a_lost_part_of_a_large_upload_is_sent_alone_again(faulty_folder, fault_proxy, monkeypatch):
+    monkeypatch.setattr(store, "LIMITS", Limits())
+    data = os.urandom(2**20) * 101
+    fault_proxy.rules(Rule("refuse", method="PUT", path="partNumber=2", times=1))
+    store.write_bytes(f"{faulty_folder}/large.bin", data)
+    sent = Counter(
+        each.path.partition("partNumber=")[2][:1] for each in fault_proxy.log if "partN" in each.path
+    )
+    assert sent == {"1": 1, "2": 2, "3": 1}
+    assert store.read_bytes(f"{faulty_folder}/large.bin") == data
+
+
+def test_a_large_upload_that_fails_leaves_nothing(faulty_folder, fault_proxy):
+    fault_proxy.rules(Rule("status", method="PUT", path="partNumber=3"))
+    with pytest.raises(StoreError, match=r"^cannot write s3://"):
+        store.write_bytes(f"{faulty_folder}/large.bin", bytes(101 * 2**20))
+    fault_proxy.rules()
+    assert not store.exists(f"{faulty_folder}/large.bin")
+
+
+@pytest.mark.parametrize("rule", [Rule("refuse"), Rule("status"), Rule("stall_head")], ids=named)
+def test_listing_looking_and_removing_ride_out_a_fault(file, faulty_folder, fault_proxy, rule):
+    fault_proxy.rules(made(rule, times=1))
+    assert store.sizes(faulty_folder) == {"a.bin": len(DATA)}
+    fault_proxy.rules(made(rule, times=1))
+    assert store.exists(file)
+    fault_proxy.rules(made(rule, times=1))
+    store.make_folder(faulty_folder)
+    fault_proxy.rules(made(rule, method="DELETE", times=1))
+    store.remove(file)
+    assert not store.exists(file)
+
+
+def test_a_flipped_bit_is_seen_by_its_checksum_and_read_again(faulty_folder, fault_proxy):
+    index = build(Rooms(60, 16), faulty_folder, size=16, shard_images=30, block_samples=10, workers=1)
+    row = indexes.load_blocks(faulty_folder, index)[0]
+    where, stop, wanted = store.join(faulty_folder, index.shards[0].name), int(row["bytes"]), int(row["sum"])
+    fault_proxy.rules(Rule("corrupt", method="GET", times=1))
+    assert block_sum(store.read_range(where, 0, stop)) != wanted  # no client sees it
+    fault_proxy.rules(Rule("corrupt", method="GET", times=1))
+    data = store.read_range(where, 0, stop, check=lambda data: block_sum(data) == wanted)
+    assert block_sum(data) == wanted
+    fault_proxy.rules(Rule("corrupt", method="GET", path="shard-000001", times=1))
+    assert list(verify(faulty_folder)) == []
+    assert fault_proxy.faults == {"corrupt": 1}
+
+
+def test_a_copy_through_faults_is_whole(faulty_folder, fault_proxy, tmp_path):
+    source = str(tmp_path / "set")
+    build(Rooms(200, 16), source, size=16, shard_images=20, workers=1)
+    faults = [
+        Rule("corrupt", method="GET", path=r"\.tar", times=1),
+        Rule("drop_upload", method="PUT", chance=0.2),
+        Rule("status", chance=0.1),
+        Rule("truncate", method="GET", chance=0.2),
+    ]
+    fault_proxy.rules(*faults, seed=1)
+    copy(source, faulty_folder)
+    copy(faulty_folder, str(tmp_path / "back"))
+    assert list(verify(str(tmp_path / "back"))) == []
+    assert sum(fault_proxy.faults.values()) >= 5
+
+
+@pytest.mark.slow
+def test_two_thousand_faults_lose_nothing(faulty_folder, fault_proxy, monkeypatch):
+    monkeypatch.setattr(store, "LIMITS", Limits(tries=12, first_wait_seconds=0.01, read_seconds=0.5))
+    index = build(Rooms(2000, 32), faulty_folder, size=32, shard_images=500, block_samples=5, workers=1)
+    table, firsts = indexes.load_blocks(faulty_folder, index), index.block_starts()
+    kinds = ["refuse", "reset", "truncate", "short", "corrupt", "stall", "stall_head"]
+    faults = [
+        Rule(kind, method="GET", chance=0.09, at=number / 7, seconds=5) for number, kind in enumerate(kinds)
+    ]
+    faults += [Rule("status", method="GET", status=status, chance=0.05) for status in (403, 429, 500, 503)]
+    fault_proxy.rules(*faults, Rule("latency", chance=0.1, seconds=0.01), seed=2)
+    slowest: list[float] = []
+
+    def read(row):
+        began = time.monotonic()
+        shard = index.shards[int(firsts.searchsorted(row, side="right")) - 1]
+        start, wanted = int(table[row]["offset"]), int(table[row]["sum"])
+        stop = start + int(table[row]["bytes"])
+        try:
+            where = store.join(faulty_folder, shard.name)
+            data = store.read_range(where, start, stop, check=lambda data: block_sum(data) == wanted)
+        except StoreError as error:
+            return f"lost: {error}"
+        slowest.append(time.monotonic() - began)
+        return "right" if block_sum(data) == wanted else "wrong"
+
+    found: Counter[str] = Counter()
+    with ThreadPoolExecutor(16) as pool:
+        while sum(fault_proxy.faults.values()) < 2000:
+            found.update(pool.map(read, range(len(table))))
+    print(f"\n{dict(found)}; faults: {fault_proxy.faults}; slowest block: {max(slowest):.1f} s")
+    assert set(found) == {"right"}
+    assert max(slowest) < store.LIMITS.budget_seconds
