@@ -17,10 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## set up, draw rooms, write shards, train on 2 ranks, show where to look (about 8 minutes, 2 cores)
 	$(PYTHON) -m shards build rooms data/rooms --images 12000 --size 32
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node $(DEMO_RANKS) -m dcgan_dist.train configs/demo.yaml
-	$(PYTHON) -m dcgan_dist.evaluate runs/demo --images 2048
+	$(PYTHON) -m dcgan_dist.evaluate runs/demo --images 1024
 	@echo
 	@echo "Pictures:     runs/demo/samples/, beside runs/demo/real.png"
-	@echo "Curves:       $(VENV)/bin/tensorboard --logdir runs/demo"
+	@echo "Curves:       $(VENV)/bin/tensorboard --logdir runs/demo   (then the Custom Scalars tab)"
 	@echo "More samples: $(PYTHON) -m dcgan_dist.sample runs/demo --out more.png"
 
 test: $(STAMP)  ## set up and run the tests (under 10 minutes on 2 cores)
