@@ -22,6 +22,7 @@ from shards.errors import ShardsError
 from shards.format import ENCODINGS
 from shards.images import encode
 from shards.look import describe, read_sample
+from shards.redact import redact
 from shards.reindex import reindex
 from shards.sources import Source
 from shards.sources.digits import Digits
@@ -153,7 +154,7 @@ def _build(options: argparse.Namespace) -> int:
     cut = plan_cut(**settings)
     source: Source = options.source(options)
     if not options.overwrite and (found := find_built(source, options.out, cut)):
-        print(f"already built: {found.samples} images in {options.out}")
+        print(f"already built: {found.samples} images in {redact(options.out)}")
         return 0
     index = build(
         source,
@@ -165,7 +166,8 @@ def _build(options: argparse.Namespace) -> int:
         on_failures=_print_failures,
     )
     print(
-        f"built: {index.samples} images, {len(index.shards)} shards ({index.bytes:,} bytes) in {options.out}"
+        f"built: {index.samples} images, {len(index.shards)} shards ({index.bytes:,} bytes) "
+        f"in {redact(options.out)}"
     )
     return 0
 
@@ -215,7 +217,7 @@ def _copy(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    print(describe(options.url, indexes.load(options.url)))
+    print(redact(describe(options.url, indexes.load(options.url))))
     return 0
 
 

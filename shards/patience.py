@@ -56,6 +56,7 @@ class Limits:
     tries: int = 5
     first_wait_seconds: float = 0.25
     """Before the second try; doubled for each one after, less up to half of it by chance."""
+    longest_wait_seconds: float = 10.0
     connect_seconds: float = 5.0
     read_seconds: float = 15.0
     """Of silence, before or within an answer."""
@@ -75,7 +76,8 @@ class Limits:
     def wait_seconds(self, tries: int) -> float:
         """How long to wait after so many tries."""
         # From the system, so that no random stream of a training run moves.
-        return self.first_wait_seconds * float(2 ** (tries - 1)) * (0.5 + os.urandom(1)[0] / 510)
+        wait = min(self.longest_wait_seconds, self.first_wait_seconds * 2.0 ** (tries - 1))
+        return wait * (0.5 + os.urandom(1)[0] / 510)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,22 +179,25 @@ def true_error(error: Exception) -> Exception:
 def one_line(error: Exception) -> str:
     """What `error` says, on one line, and never nothing."""
     text = (isinstance(error, OSError) and error.strerror) or str(error)
-    if not text and isinstance(error, TimeoutError):
+    if answer := _answer(error):
+        text = ": ".join(str(answer[name]) for name in ("Code", "Message") if answer.get(name))
+    elif not text and isinstance(error, TimeoutError):
         text = "no answer in time"
     return " ".join(text.split()) or type(error).__name__
 
 
 def _hopeless(error: Exception) -> bool:
     if isinstance(error, PermissionError):
-        return _code(error) not in PASSING_CODES
+        return _answer(error).get("Code") not in PASSING_CODES
     kinds = (HopelessError, FileExistsError, IsADirectoryError, NotADirectoryError)
     return isinstance(error, kinds) or type(error).__name__ in HOPELESS
 
 
-def _code(error: Exception) -> str:
-    """The error code of an S3 answer, where there is one."""
+def _answer(error: Exception) -> dict[str, Any]:
+    """What an S3 server said, code and message, where it was one."""
     response: Any = getattr(error.__cause__, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+    found = response.get("Error") if isinstance(response, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _package(module: str) -> str:

@@ -20,8 +20,8 @@ BUCKETS = frozenset(EXTRAS)
 """Protocols where folders are only part of a name, inside a bucket that exists or does not."""
 
 S3 = ("s3", "s3a")
-UPLOAD_TRIES = 3
-"""Of each part of an upload, so that one lost part does not repeat a large file."""
+PART_TRIES = 3
+"""Of each part of a large upload, so that one lost part does not repeat the file."""
 
 
 class FileSystem:
@@ -39,11 +39,11 @@ class FileSystem:
         return _in_time(lambda: getattr(self.fs, name)(*args, **settings), seconds)
 
 
-def find(url: str, limits: Limits, *, writing: bool = False) -> tuple[FileSystem, str]:
+def find(url: str, limits: Limits, *, in_parts: bool = False) -> tuple[FileSystem, str]:
     """The file system of `url`, and the path in it. Raises StoreError where the protocol is not known."""
     protocol = url.partition("://")[0]
     try:
-        return _find(url, protocol, limits, writing=writing)
+        return _find(url, protocol, limits, in_parts=in_parts)
     except ImportError as error:
         extra = EXTRAS.get(protocol)
         way_out = f"pip install 'dcgan_dist[{extra}]'" if extra else one_line(error)
@@ -59,28 +59,28 @@ def forget() -> None:
     _KNOWN.clear()
 
 
-def _find(url: str, protocol: str, limits: Limits, *, writing: bool) -> tuple[FileSystem, str]:
+def _find(url: str, protocol: str, limits: Limits, *, in_parts: bool) -> tuple[FileSystem, str]:
     if "::" in url:  # a chain of file systems, which fsspec keeps itself
         fs, path = fsspec.core.url_to_fs(url)
         return FileSystem(protocol, fs), path
     kind = fsspec.get_filesystem_class(protocol)
     asked = kind._get_kwargs_from_urls(url)
-    writing = writing and protocol in S3
+    in_parts = in_parts and protocol in S3
     # A child of a fork must not use, nor close, the connections of its parent.
-    key = (os.getpid(), protocol, repr(sorted(asked.items())), limits, writing)
+    key = (os.getpid(), protocol, repr(sorted(asked.items())), limits, in_parts)
     with _LOCK:
         if key not in _KNOWN:
-            _KNOWN[key] = FileSystem(protocol, _make(kind, protocol, asked, limits, writing=writing))
+            _KNOWN[key] = FileSystem(protocol, _make(kind, protocol, asked, limits, in_parts=in_parts))
         found = _KNOWN[key]
     return found, kind._strip_protocol(url)
 
 
-def _make(kind: Any, protocol: str, asked: dict[str, Any], limits: Limits, *, writing: bool) -> Any:
+def _make(kind: Any, protocol: str, asked: dict[str, Any], limits: Limits, *, in_parts: bool) -> Any:
     if protocol not in S3:
         return kind(**asked, skip_instance_cache=True)
     told = {name: value for each in S3 for name, value in fsspec.config.conf.get(each, {}).items()}
     ours = {
-        "retries": {"mode": "standard", "total_max_attempts": UPLOAD_TRIES if writing else 1},
+        "retries": {"mode": "standard", "total_max_attempts": PART_TRIES if in_parts else 1},
         "connect_timeout": limits.connect_seconds,
         "read_timeout": limits.read_seconds,
         # Its checksums come as a trailer, which other stores than AWS refuse over https.

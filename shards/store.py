@@ -62,7 +62,7 @@ SINGLE_PUT_BYTES = 100 * 2**20
 
 
 class ShortError(OSError):
-    """Fewer bytes than asked for, or more."""
+    """Fewer bytes than asked for."""
 
 
 def is_local(url: str) -> bool:
@@ -178,14 +178,16 @@ def _protocol(url: str) -> str:
     return url.partition("://")[0]
 
 
-def _remote(url: str, *, writing: bool = False) -> tuple[FileSystem, str]:
-    return remote.find(url, LIMITS, writing=writing)
+def _remote(url: str, *, in_parts: bool = False) -> tuple[FileSystem, str]:
+    return remote.find(url, LIMITS, in_parts=in_parts)
 
 
-def _ask(url: str, name: str, **settings: Any) -> Any:
-    """What the file system's method `name` says of `url`."""
+def _ask(url: str, name: str, *, size_bytes: int = 0, **settings: Any) -> Any:
+    """What the file system's method `name` says of `url`, in an answer of about `size_bytes`."""
     fs, path = _remote(url)
-    return patiently(lambda seconds: fs.call(name, seconds, path, **settings), LIMITS, counters)
+    return patiently(
+        lambda seconds: fs.call(name, seconds, path, **settings), LIMITS, counters, size_bytes=size_bytes
+    )
 
 
 def _read_state(url: str, state: dict[str, Any]) -> bytes | None:
@@ -199,7 +201,7 @@ def _read_state(url: str, state: dict[str, Any]) -> bytes | None:
         return b""
     # One byte more than there should be, so that a file that has grown is not taken for its beginning.
     span = {} if size is None else {"start": 0, "end": size + 1}
-    data = bytes(_ask(url, "cat_file", **span))
+    data = bytes(_ask(url, "cat_file", size_bytes=size or PIECE_BYTES, **span))
     counters.add(read_bytes=len(data))
     return data if size in (None, len(data)) else None
 
@@ -246,7 +248,9 @@ def _expect_size(state: dict[str, Any], stop: int) -> None:
 
 
 def _exact(data: bytes, start: int, stop: int) -> bytes:
-    if len(data) != stop - start:
+    if len(data) > stop - start:
+        raise HopelessError(f"got {len(data)} bytes, not {stop - start}; this server gives no byte ranges")
+    if len(data) < stop - start:
         raise ShortError(
             f"got {len(data)} bytes, not {stop - start}; the file is shorter than its index says"
         )
@@ -260,9 +264,10 @@ def _checked(data: bytes, check: Callable[[bytes], bool] | None) -> bytes:
 
 
 def _upload(url: str, data: bytes) -> None:
-    fs, path = _remote(url, writing=True)
+    single = len(data) < SINGLE_PUT_BYTES
+    fs, path = _remote(url, in_parts=not single)
     settings: dict[str, str] = {}
-    if fs.protocol in remote.S3 and len(data) < SINGLE_PUT_BYTES:
+    if fs.protocol in remote.S3 and single:
         settings["ContentMD5"] = b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
     try:
         patiently(

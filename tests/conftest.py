@@ -1,9 +1,16 @@
-"""A small drawn dataset that many tests train on."""
+"""A small drawn dataset that many tests train on, and the object store that some of them need."""
 
 import pytest
 
 from shards.build import build
 from shards.sources.rooms import Rooms
+from tests.cluster.fixtures import (  # noqa: F401
+    fault_proxy,
+    faulty_folder,
+    object_store,
+    s3_folder,
+    shared_proxy,
+)
 
 
 @pytest.fixture(scope="session")

@@ -61,10 +61,10 @@ class Blocks:
         row = self.table[block]
         shard = self.index.shards[int(np.searchsorted(self._starts, block, side="right")) - 1]
         url, start = store.join(self.url, shard.name), int(row["offset"])
-        data = store.read_range(url, start, start + int(row["bytes"]))
-        if xxhash.xxh3_64_intdigest(data) != int(row["sum"]):
-            raise ShardsError(f"{url}: the block at byte {start} does not match its checksum")
-        return data
+        wanted = int(row["sum"])
+        return store.read_range(
+            url, start, start + int(row["bytes"]), check=lambda data: xxhash.xxh3_64_intdigest(data) == wanted
+        )
 
     def first(self, images: int) -> U8:
         """The first kept samples in storage order, at most `images`, uint8 (n, S, S, 3)."""

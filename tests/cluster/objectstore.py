@@ -57,6 +57,8 @@ mon data avail crit = 0
 mon data avail warn = 0
 paxos propose interval = 0.05
 paxos min wait = 0.01
+mon tick interval = 1
+objecter tick interval = 0.2
 [mon.a]
 mon data = {folder}/mon
 [osd]

@@ -1,4 +1,4 @@
-"""Promises of storage under faults: the right bytes, or one line in bounded time; never wrong ones, no hang."""
+"""Promises of storage under faults: the right bytes, or one line in bounded time; never wrong ones."""
 
 import hashlib
 import os
@@ -23,11 +23,11 @@ pytestmark = pytest.mark.s3
 
 DATA = hashlib.shake_256(b"faults").digest(400_000)
 QUICK = Limits(
-    tries=4,
+    tries=3,
     first_wait_seconds=0.02,
     connect_seconds=1,
-    read_seconds=0.5,
-    budget_seconds=6,
+    read_seconds=0.3,
+    budget_seconds=5,
 )
 """So that a test does not wait as a user would."""
 
@@ -61,7 +61,8 @@ WRITE_FAULTS = [
 
 
 def named(rule):
-    return f"{rule.fault}-{rule.status}" if rule.fault == "status" else f"{rule.fault}-{rule.at}"
+    more = f"-{rule.status}" if rule.fault == "status" else ""
+    return f"{rule.fault}{more}{'-html' if rule.body else ''}{'' if rule.at else '-at-once'}"
 
 
 def made(rule, **changes):
@@ -85,8 +86,9 @@ def test_a_fault_once_in_a_read_does_not_show(file, fault_proxy, rule):
     fault_proxy.rules(made(rule, method="GET", times=1))
     before = store.counters.snapshot()
     assert store.read_range(file, 1000, 301_000) == DATA[1000:301_000]
-    slow = rule.fault in ("latency", "rate")
-    assert (store.counters.snapshot() - before).retries == (0 if slow else 1)
+    # aiohttp itself asks once more when a connection it had kept is reset before the answer.
+    unseen = rule.fault in ("latency", "rate", "refuse")
+    assert (store.counters.snapshot() - before).retries == (0 if unseen else 1)
     fault_proxy.rules(made(rule, method="GET", times=1))
     assert store.read_bytes(file) == DATA
     assert sum(fault_proxy.faults.values()) == 1
@@ -96,13 +98,13 @@ def test_a_fault_once_in_a_read_does_not_show(file, fault_proxy, rule):
 def test_a_fault_that_stays_is_one_line_in_bounded_time(file, fault_proxy, rule):
     fault_proxy.rules(made(rule, method="GET", seconds=30))
     began = time.monotonic()
-    told = r"^cannot read bytes 1000 to 301000 of s3://\S+: \S.* \(tried 4 times in \d\.\d s\)$"
+    told = r"^cannot read bytes 1000 to 301000 of s3://\S+: \S.* \(tried 3 times in \d\.\d s\)$"
     with pytest.raises(StoreError, match=told) as raised:
         store.read_range(file, 1000, 301_000)
     assert time.monotonic() - began < QUICK.budget_seconds + 1
     assert "\n" not in str(raised.value)
-    # Nobody below asks again on his own account.
-    assert [each.method for each in fault_proxy.log].count("GET") == 4
+    # Nobody below asks again on his own account, but for aiohttp after a reset before the answer.
+    assert [each.method for each in fault_proxy.log].count("GET") == (6 if rule.fault == "refuse" else 3)
 
 
 @pytest.mark.parametrize("rule", WRITE_FAULTS, ids=named)
@@ -126,12 +128,12 @@ def test_a_fault_that_stays_in_a_write_leaves_the_old_file_or_the_new_one(file, 
     assert store.read_bytes(file) == (DATA[::-1] if happened else DATA)
 
 
-def test_a_write_whose_bits_flip_on_the_way_is_refused_by_the_server(object_store, file):
+def test_a_write_whose_bits_flip_on_the_way_is_refused_by_the_server(object_store, file, monkeypatch):
     if object_store.kind == "moto":
         pytest.skip("moto takes any checksum")
-    fs, path = store._remote(file, writing=True)
-    with pytest.raises(OSError, match=r"(?i)digest|MD5"):
-        fs.call("pipe_file", 5, path, DATA, ContentMD5="AAAAAAAAAAAAAAAAAAAAAA==")
+    monkeypatch.setattr(store, "b64encode", lambda digest: b"AAAAAAAAAAAAAAAAAAAAAA==")
+    with pytest.raises(StoreError, match=r"^cannot write s3://\S+: BadDigest \(tried 3 times"):
+        store.write_bytes(file, DATA[::-1])
     assert store.read_bytes(file) == DATA
 
 
@@ -147,7 +149,8 @@ def test_a_lost_part_of_a_large_upload_is_sent_alone_again(faulty_folder, fault_
     assert store.read_bytes(f"{faulty_folder}/large.bin") == data
 
 
-def test_a_large_upload_that_fails_leaves_nothing(faulty_folder, fault_proxy):
+def test_a_large_upload_that_fails_leaves_nothing(faulty_folder, fault_proxy, monkeypatch):
+    monkeypatch.setattr(store, "LIMITS", Limits(tries=1))
     fault_proxy.rules(Rule("status", method="PUT", path="partNumber=3"))
     with pytest.raises(StoreError, match=r"^cannot write s3://"):
         store.write_bytes(f"{faulty_folder}/large.bin", bytes(101 * 2**20))
@@ -200,7 +203,9 @@ def test_a_copy_through_faults_is_whole(faulty_folder, fault_proxy, tmp_path):
 
 @pytest.mark.slow
 def test_two_thousand_faults_lose_nothing(faulty_folder, fault_proxy, monkeypatch):
-    monkeypatch.setattr(store, "LIMITS", Limits(tries=12, first_wait_seconds=0.01, read_seconds=0.5))
+    # Half of all requests fail, so that with the tries of every day some block would fail them all.
+    calm = Limits(tries=30, first_wait_seconds=0.01, longest_wait_seconds=0.5, read_seconds=0.5)
+    monkeypatch.setattr(store, "LIMITS", calm)
     index = build(Rooms(2000, 32), faulty_folder, size=32, shard_images=500, block_samples=5, workers=1)
     table, firsts = indexes.load_blocks(faulty_folder, index), index.block_starts()
     kinds = ["refuse", "reset", "truncate", "short", "corrupt", "stall", "stall_head"]
@@ -226,7 +231,7 @@ def test_two_thousand_faults_lose_nothing(faulty_folder, fault_proxy, monkeypatc
 
     found: Counter[str] = Counter()
     with ThreadPoolExecutor(16) as pool:
-        while sum(fault_proxy.faults.values()) < 2000:
+        while sum(number for name, number in fault_proxy.faults.items() if name != "latency") < 2000:
             found.update(pool.map(read, range(len(table))))
     print(f"\n{dict(found)}; faults: {fault_proxy.faults}; slowest block: {max(slowest):.1f} s")
     assert set(found) == {"right"}

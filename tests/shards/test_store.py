@@ -117,7 +117,7 @@ def scripted(monkeypatch):
         fs = Scripted(*script)
         calm = replace(Limits(first_wait_seconds=0.001), **limits)
         monkeypatch.setattr(store, "LIMITS", calm)
-        monkeypatch.setattr(store, "_remote", lambda url, writing=False: (FileSystem("s3", fs), "b/p"))
+        monkeypatch.setattr(store, "_remote", lambda url, in_parts=False: (FileSystem("s3", fs), "b/p"))
         return fs
 
     return use
@@ -220,6 +220,13 @@ def test_a_large_file_that_changes_between_its_pieces_is_read_again(scripted, mo
     assert store.read_bytes("s3://b/p") == b"nnnn"
 
 
+def test_a_server_without_byte_ranges_is_told_at_once(scripted):
+    fs = scripted(b"all of it")
+    with pytest.raises(StoreError, match=r": got 9 bytes, not 4; this server gives no byte ranges$"):
+        store.read_range("http://b/p", 3, 7)
+    assert fs.calls == ["cat_file"]
+
+
 def test_a_web_server_that_tells_no_length_is_read(scripted):
     scripted({"size": None}, b"xx")
     assert store.read_bytes("http://b/p") == b"xx"
@@ -271,7 +278,7 @@ def test_a_signed_url_is_told_without_its_signature(scripted):
 
 
 def test_our_own_mistakes_are_not_passed_off_as_storage_errors(monkeypatch):
-    def wrong(url, writing=False):
+    def wrong(url, in_parts=False):
         raise TypeError("ours")
 
     monkeypatch.setattr(store, "_remote", wrong)
