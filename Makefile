@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(STAMP)  ## set up, draw rooms, write shards, train on 2 ranks, show where to look (about 8 minutes, 2 cores)
+demo: $(STAMP)  ## set up, draw rooms, write shards, train on 2 ranks, show where to look (about 5 minutes, 2 cores)
 	$(PYTHON) -m shards build rooms data/rooms --images 12000 --size 32
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node $(DEMO_RANKS) -m dcgan_dist.train configs/demo.yaml
 	$(PYTHON) -m dcgan_dist.evaluate runs/demo --images 1024
@@ -33,7 +33,7 @@ check: $(STAMP)  ## format, lint, types, import contracts, spelling
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports --verbose | tail -n 12
+	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/codespell $$(git ls-files)
 
 bench: $(STAMP)  ## measure on this CPU and append to benchmarks/*.jsonl
