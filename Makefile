@@ -1,7 +1,9 @@
 # The face of the project, the same on a laptop and in CI. `make help` lists the targets.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO_RANKS := 2
 
 .PHONY: help demo test test-slow check bench gpu-check bench-gpu clean
@@ -9,12 +11,17 @@ DEMO_RANKS := 2
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): pyproject.toml constraints.txt
+# The demo needs less than the tests do.
+$(RUN): pyproject.toml constraints.txt
 	test -x $(PYTHON) || python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -e .
 	touch $@
 
-demo: $(STAMP)  ## set up, draw rooms, write shards, train on 2 ranks, show where to look (about 5 minutes, 2 cores)
+$(DEV): $(RUN)
+	$(PIP) -e '.[dev]'
+	touch $@
+
+demo: $(RUN)  ## set up, draw rooms, write shards, train on 2 ranks, show where to look (about 5 minutes, 2 cores)
 	$(PYTHON) -m shards build rooms data/rooms --images 12000 --size 32
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node $(DEMO_RANKS) -m dcgan_dist.train configs/demo.yaml
 	$(PYTHON) -m dcgan_dist.evaluate runs/demo --images 1024
@@ -23,27 +30,27 @@ demo: $(STAMP)  ## set up, draw rooms, write shards, train on 2 ranks, show wher
 	@echo "Curves:       $(VENV)/bin/tensorboard --logdir runs/demo   (then the Custom Scalars tab)"
 	@echo "More samples: $(PYTHON) -m dcgan_dist.sample runs/demo --out more.png"
 
-test: $(STAMP)  ## set up and run the tests (under 10 minutes on 2 cores)
+test: $(DEV)  ## set up and run the tests (under 10 minutes on 2 cores)
 	$(PYTHON) -m pytest -m "not slow and not gpu"
 
-test-slow: $(STAMP)  ## the tests that take minutes or need a browser
+test-slow: $(DEV)  ## the tests that take minutes or need a browser
 	$(PYTHON) -m pytest -m "slow and not gpu"
 
-check: $(STAMP)  ## format, lint, types, import contracts, spelling
+check: $(DEV)  ## format, lint, types, import contracts, spelling
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/codespell $$(git ls-files)
 
-bench: $(STAMP)  ## measure on this CPU and append to benchmarks/*.jsonl
+bench: $(DEV)  ## measure on this CPU and append to benchmarks/*.jsonl
 	$(PYTHON) -m benchmarks.step
 	$(PYTHON) -m benchmarks.feed
 
-gpu-check: $(STAMP)  ## the tests that need a CUDA device
+gpu-check: $(DEV)  ## the tests that need a CUDA device
 	$(PYTHON) -m pytest -m gpu
 
-bench-gpu: $(STAMP)  ## measure on one GPU and append to benchmarks/*.jsonl
+bench-gpu: $(DEV)  ## measure on one GPU and append to benchmarks/*.jsonl
 	$(PYTHON) -m benchmarks.step --device cuda
 
 clean:  ## remove the environment, drawn data, runs and caches

@@ -188,12 +188,17 @@ class Meter:
         """Figures since the last reading, and a new start."""
         seconds = time.perf_counter() - self._began
         waited = self.feed.waited_seconds - self._waited
+        storage = store.counters.snapshot()
         told = {
             "speed/images_per_second": self._steps * self.batch_images / seconds,
             "speed/step_seconds": seconds / self._steps,
             "speed/data_wait_share": waited / seconds,
             "data/replaced": float(self.feed.replaced),
             "data/images_seen": float(step * self.batch_images),
+            # Of this process, since its start.
+            "storage/requests": float(storage.requests),
+            "storage/retries": float(storage.retries),
+            "storage/read_bytes": float(storage.read_bytes),
             "memory/process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
         }
         if torch.cuda.is_available():
