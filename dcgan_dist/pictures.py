@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+LINE = 128  # grey between the pictures of a grid
+
 
 def to_device(batch: NDArray[np.uint8], device: torch.device, dtype: torch.dtype) -> Tensor:
     """uint8 (n, S, S, 3) -> (n, 3, S, S) in [-1, 1] on the device, channels last in memory."""
@@ -25,14 +27,14 @@ def to_uint8(images: Tensor) -> NDArray[np.uint8]:
 
 
 def grid(images: NDArray[np.uint8], columns: int | None = None) -> NDArray[np.uint8]:
-    """uint8 (n, S, S, 3) -> one picture, row by row, near square unless `columns` says otherwise."""
+    """uint8 (n, S, S, 3) -> one picture, row by row, a thin line between; near square by default."""
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    size = images.shape[1]
-    sheet = np.zeros((rows * columns, size, size, 3), np.uint8)
-    sheet[: len(images)] = images
-    laid = sheet.reshape(rows, columns, size, size, 3).transpose(0, 2, 1, 3, 4)
-    return laid.reshape(rows * size, columns * size, 3)
+    cell = images.shape[1] + 1
+    sheet = np.full((rows * columns, cell, cell, 3), LINE, np.uint8)
+    sheet[: len(images), :-1, :-1] = images
+    laid = sheet.reshape(rows, columns, cell, cell, 3).transpose(0, 2, 1, 3, 4)
+    return laid.reshape(rows * cell, columns * cell, 3)[:-1, :-1]
 
 
 def png(picture: NDArray[np.uint8], *, scale: int = 1) -> bytes:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import dcgan_dist
-from dcgan_dist import convert, sample, train
+from dcgan_dist import convert, pictures, sample, train
 from dcgan_dist.calibrate import calibrate
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.config import Config, Model
@@ -30,11 +30,11 @@ def run(rooms16: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_three_lines_load_and_sample(run: Path) -> None:
     g = dcgan_dist.load(str(run))
-    pictures = g.sample(5, seed=1)
-    assert pictures.shape == (5, 3, 16, 16)
-    assert pictures.abs().max() <= 1
-    assert torch.equal(pictures, dcgan_dist.load(str(run)).sample(5, seed=1))
-    assert not torch.equal(pictures, g.sample(5, seed=2))
+    drawn = g.sample(5, seed=1)
+    assert drawn.shape == (5, 3, 16, 16)
+    assert drawn.abs().max() <= 1
+    assert torch.equal(drawn, dcgan_dist.load(str(run)).sample(5, seed=1))
+    assert not torch.equal(drawn, g.sample(5, seed=2))
 
 
 def test_a_picture_depends_on_its_noise_alone(run: Path) -> None:
@@ -55,10 +55,18 @@ def test_the_command_writes_a_grid(run: Path, tmp_path: Path, capsys: pytest.Cap
     out = tmp_path / "grid.png"
     assert sample.main([str(run), "--images", "6", "--out", str(out)]) == 0
     with Image.open(out) as grid:
-        assert grid.size == (3 * 16 * 2, 2 * 16 * 2)
+        assert grid.size == ((3 * 17 - 1) * 2, (2 * 17 - 1) * 2)
     assert sample.main([str(run), "--images", "6", "--out", str(tmp_path / "x.npy")]) == 0
     assert np.load(tmp_path / "x.npy").shape == (6, 16, 16, 3)
     assert "6 pictures of step 20" in capsys.readouterr().out
+
+
+def test_a_grid_lays_pictures_row_by_row_with_a_line_between() -> None:
+    images = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (10, 20, 30)])
+    sheet = pictures.grid(images)
+    assert sheet.shape == (9, 9, 3)
+    assert [int(sheet[y, x, 0]) for y, x in ((0, 0), (0, 5), (5, 0), (0, 4))] == [10, 20, 30, pictures.LINE]
+    assert pictures.grid(images, columns=3).shape == (4, 14, 3)
 
 
 @pytest.mark.parametrize("where", ["nowhere", ""])
@@ -132,11 +140,11 @@ def test_the_authors_svhn_model_gives_its_known_values() -> None:
     fill_discriminator(d, read_arrays(AUTHORS, "discrim"))
     z = torch.from_numpy(np.random.RandomState(0).randn(128, 100).astype(np.float32))
     with torch.no_grad():
-        pictures = g(z)  # batch statistics, as the authors' code
-        judged = d(pictures).sigmoid()
-    assert pictures.mean().item() == pytest.approx(-0.061828, abs=1e-4)
-    assert pictures.std().item() == pytest.approx(0.251529, abs=1e-4)
-    assert pictures[0, 0, 0, :4].tolist() == pytest.approx([0.24494, 0.26610, 0.27032, 0.25438], abs=1e-4)
+        drawn = g(z)  # batch statistics, as the authors' code
+        judged = d(drawn).sigmoid()
+    assert drawn.mean().item() == pytest.approx(-0.061828, abs=1e-4)
+    assert drawn.std().item() == pytest.approx(0.251529, abs=1e-4)
+    assert drawn[0, 0, 0, :4].tolist() == pytest.approx([0.24494, 0.26610, 0.27032, 0.25438], abs=1e-4)
     assert judged.mean().item() == pytest.approx(0.054042, abs=1e-4)
     assert judged[:4].tolist() == pytest.approx([0.18436, 0.01198, 0.01494, 0.00755], abs=1e-4)
 
