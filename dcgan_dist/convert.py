@@ -2,8 +2,7 @@
 
 `dcgan-code` reads the arrays of the authors' Theano models (`*gen_params*_NN.npy` and
 `*discrim_params*_NN.npy`). Theano convolves where PyTorch correlates, so every kernel is flipped in both
-axes; layouts agree otherwise. The authors keep no running statistics: the generator's are calibrated here,
-over 100 batches of z.
+axes; layouts agree otherwise.
 """
 
 import argparse
@@ -17,13 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from dcgan_dist import checkpoint
-from dcgan_dist.calibrate import calibrate
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.config import Config, Data, Model, Optim, Run, dump
 from dcgan_dist.coordinator import versions
-from dcgan_dist.model import Discriminator, Generator, draw_noise
+from dcgan_dist.model import Discriminator, Generator
 from dcgan_dist.nets import PRESETS, NetError, parse_net
-from dcgan_dist.seeds import seed_for
 from shards import ShardsError, store
 
 
@@ -90,11 +87,6 @@ def convert_dcgan_code(folder: Path, out: str, config: Config) -> None:
     d = Discriminator(net, norm_eps=config.model.norm_eps)
     fill_generator(g, read_arrays(folder, "gen"))
     fill_discriminator(d, read_arrays(folder, "discrim"))
-    batches = (
-        draw_noise(128, net.z_size, kind=config.model.noise, seed=seed_for(config.train.seed, "calibrate", i))
-        for i in range(100)
-    )
-    calibrate(g, batches)
     store.make_folder(store.join(out, "checkpoints"))
     store.write_bytes(store.join(out, "config.yaml"), dump(config).encode())
     facts = {"imported": "dcgan-code", "images_seen": 0, "ranks": 1, "versions": versions()}

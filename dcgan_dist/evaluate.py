@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcgan_dist import pictures
-from dcgan_dist.calibrate import calibrate
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.model import initialise
 from dcgan_dist.sample import Sampler, load
@@ -36,8 +35,7 @@ def read_real(url: str, images: int) -> NDArray[np.uint8]:
 
 def draw(sampler: Sampler, images: int) -> NDArray[np.uint8]:
     """Samples with batch norm calibrated, uint8 (images, S, S, 3)."""
-    noise = (sampler.noise(128, seed=seed + 1) for seed in range(CALIBRATION_BATCHES))
-    calibrate(sampler.generator, noise)
+    sampler.freeze(CALIBRATION_BATCHES)
     return pictures.to_uint8(sampler.sample(images))
 
 

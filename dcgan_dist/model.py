@@ -24,12 +24,10 @@ class Generator(nn.Module):
         first = net.g[0]
         self.project = nn.Linear(net.z_size, first.channels * first.side**2, bias=False)
         # Normalised before the reshape: per unit, not per map (authors' code).
-        self.project_norm = BatchNorm(first.channels * first.side**2, eps=norm_eps, track=True)
+        self.project_norm = BatchNorm(first.channels * first.side**2, eps=norm_eps)
         pairs = list(zip(net.g, net.g[1:], strict=False))
         self.convs = nn.ModuleList(_up(before, after, net.kernel) for before, after in pairs)
-        self.norms = nn.ModuleList(
-            BatchNorm(after.channels, eps=norm_eps, track=True) for _, after in pairs[:-1]
-        )
+        self.norms = nn.ModuleList(BatchNorm(after.channels, eps=norm_eps) for _, after in pairs[:-1])
 
     def forward(self, z: Tensor) -> Tensor:
         first = self.net.g[0]
@@ -56,9 +54,7 @@ class Discriminator(nn.Module):
         self.convs = nn.ModuleList(
             _down(before, after, net.kernel) for before, after in zip((image, *net.d), net.d, strict=False)
         )
-        self.norms = nn.ModuleList(
-            BatchNorm(layer.channels, eps=norm_eps, track=False) for layer in net.d[1:]
-        )
+        self.norms = nn.ModuleList(BatchNorm(layer.channels, eps=norm_eps) for layer in net.d[1:])
         self.logit = nn.Linear(net.d[-1].channels * net.d[-1].side ** 2, 1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -3,10 +3,9 @@ batch norm, gradient all-reduce, compilation. Networks and step know nothing of 
 """
 
 import ctypes
-import inspect
 import sys
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -55,17 +54,10 @@ def _player(net: Network, config: Config, world: World) -> Player[Network]:
     parallel: nn.Module = net
     if world.ranks > 1:
         synchronise(net, world.group)
-        # Buffers are equal on all ranks already: they come from global statistics.
-        parallel = DistributedDataParallel(net, gradient_as_bucket_view=True, **_no_buffer_sync())
+        parallel = DistributedDataParallel(net, gradient_as_bucket_view=True)
     if config.train.compile:
         parallel = torch.compile(parallel)  # type: ignore[assignment]
     return Player(bare=net, parallel=parallel, optim=optim, scaler=scaler)
-
-
-def _no_buffer_sync() -> dict[str, Any]:
-    known = inspect.signature(DistributedDataParallel).parameters
-    # torch 2.13 renamed the option.
-    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
 
 
 def keep_freed_memory() -> None:

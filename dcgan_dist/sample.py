@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dcgan_dist import checkpoint, pictures
+from dcgan_dist.calibrate import calibrate
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.config import Config
 from dcgan_dist.coordinator import config_of
@@ -34,6 +35,13 @@ class Sampler:
         """z of the run's own distribution, (images, z_size) float32."""
         z_size = self.generator.net.z_size
         return draw_noise(images, z_size, kind=self.config.model.noise, seed=seed_for(seed, "draw"))
+
+    def freeze(self, batches: int = 4) -> None:
+        """Freeze batch norm at its statistics over `batches` batches of 128 z, the same every time."""
+        device = next(self.generator.parameters()).device
+        seeds = (seed_for(i, "freeze") for i in range(batches))
+        z_size, kind = self.generator.net.z_size, self.config.model.noise
+        calibrate(self.generator, (draw_noise(128, z_size, kind=kind, seed=s).to(device) for s in seeds))
 
     @torch.no_grad()
     def __call__(self, z: Tensor, *, batch_images: int = 256) -> Tensor:
@@ -69,8 +77,9 @@ def load(run: str, *, step: int | None = None, device: str = "cpu") -> Sampler:
     g = Generator(parse_net(config.model.net), norm_eps=config.model.norm_eps)
     name = "ema" if "ema" in parts else "g"
     checkpoint.load_weights(g, parts.get(name, {}), name=name)
-    # Runs of every precision are drawn from in float32.
-    return Sampler(g.float().to(device).eval(), config, manifest.step)
+    sampler = Sampler(g.float().to(device), config, manifest.step)  # in float32, whatever the run's precision
+    sampler.freeze()
+    return sampler
 
 
 def main(argv: Sequence[str]) -> int:

@@ -19,23 +19,21 @@ from torch.nn import functional
 class BatchNorm(nn.Module):
     """Normalises dimension 1 of (n, features) or (n, channels, h, w).
 
-    In training it uses the batch's own statistics, as the authors do; in evaluation the frozen ones, which
-    exist after a training step with `track`, or after calibration. `track=False` keeps no running mean (the
-    discriminator: a mean over real and fake batches would describe neither).
+    In training it uses the batch's own statistics and keeps no running mean, as the authors do. In
+    evaluation it uses frozen ones, which `calibrate` sets.
     """
 
     running_mean: Tensor | None
     running_var: Tensor | None
 
-    def __init__(self, features: int, *, eps: float, track: bool, momentum: float = 0.1) -> None:
+    def __init__(self, features: int, *, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(features))
         self.bias = nn.Parameter(torch.zeros(features))
         self.eps = eps
-        self.momentum = momentum
         self.group: dist.ProcessGroup | None = None
-        self.register_buffer("running_mean", torch.zeros(features) if track else None)
-        self.register_buffer("running_var", torch.ones(features) if track else None)
+        self.register_buffer("running_mean", None)
+        self.register_buffer("running_var", None)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -44,10 +42,9 @@ class BatchNorm(nn.Module):
             return functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        mean, var = self.statistics(x)
-        self._update_running(mean, var)
         if self.group is None:
             return functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        mean, var = self.statistics(x)
         normalised: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]
             x, self.weight, self.bias, mean, var, self.eps, self.group
         )
@@ -64,12 +61,6 @@ class BatchNorm(nn.Module):
         dist.all_reduce(moments, group=self.group)
         moments /= ranks
         return moments[0].to(mean.dtype), (moments[1] - moments[0] ** 2).clamp_(min=0).to(var.dtype)
-
-    @torch.no_grad()
-    def _update_running(self, mean: Tensor, var: Tensor) -> None:
-        if self.running_mean is not None and self.running_var is not None:
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var, self.momentum)
 
 
 def _local_statistics(x: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:

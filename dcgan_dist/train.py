@@ -128,7 +128,6 @@ class Trainer:
         assert self.config.train.ema_decay is not None
         weight = 1 - self.config.train.ema_decay
         torch._foreach_lerp_(list(ema.parameters()), list(self.g.bare.parameters()), weight)
-        torch._foreach_copy_(list(ema.buffers()), list(self.g.bare.buffers()))
 
     def check_finite(self, step: int) -> None:
         """Raises DivergedError rather than let a broken network into a checkpoint."""

@@ -42,6 +42,6 @@ def test_batch_norm_statistics_on_the_gpu_are_those_of_the_cpu() -> None:
     from dcgan_dist.syncbn import BatchNorm
 
     x, _ = whole((8, 6, 5, 5), torch.float32)
-    norm = BatchNorm(6, eps=1e-8, track=True)
+    norm = BatchNorm(6, eps=1e-8)
     for found, expected in zip(norm.cuda().statistics(x.cuda()), norm.cpu().statistics(x), strict=True):
         torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-5)
