@@ -99,7 +99,7 @@ class Run:
     sample_steps: int = 500
     """Steps between two sample grids."""
     sample_images: int = 64
-    """Pictures on a sample grid."""
+    """Pictures on a sample grid; at least 2, for they are normalised by their own statistics."""
     checkpoint_steps: int = 1000
     """Steps between two checkpoints; the last step always has one."""
     checkpoints_kept: int = 3
@@ -152,6 +152,7 @@ def check(config: Config, *, ranks: int) -> None:
     """The rules between settings that need no dataset. Raises ConfigError."""
     data, model, optim, train, run = config.data, config.model, config.optim, config.train, config.run
     at_least = {
+        "ranks": (ranks, 1),
         "data.batch_images": (data.batch_images, 2),
         "data.threads": (data.threads, 1),
         "data.prefetch_blocks": (data.prefetch_blocks, 1),
@@ -166,7 +167,7 @@ def check(config: Config, *, ranks: int) -> None:
         "train.timeout_seconds": (train.timeout_seconds, 1),
         "run.log_steps": (run.log_steps, 1),
         "run.sample_steps": (run.sample_steps, 1),
-        "run.sample_images": (run.sample_images, 1),
+        "run.sample_images": (run.sample_images, 2),
         "run.checkpoint_steps": (run.checkpoint_steps, 1),
         "run.checkpoints_kept": (run.checkpoints_kept, 1),
     }

@@ -20,6 +20,7 @@ from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
+from dcgan_dist.world import choose_device
 from shards import ShardsError, store
 
 
@@ -57,7 +58,8 @@ class Sampler:
 def load(run: str, *, step: int | None = None, device: str = "cpu") -> Sampler:
     """The generator of a run folder or URL (its EMA if there is one), at its newest or a given checkpoint.
 
-    Raises CheckpointError when there is none, ConfigError or ShardsError when the folder is not a run's.
+    Raises CheckpointError when there is none, ConfigError when its settings or
+    the device are wrong.
     """
     try:
         config = config_of(run)
@@ -77,7 +79,9 @@ def load(run: str, *, step: int | None = None, device: str = "cpu") -> Sampler:
     g = Generator(parse_net(config.model.net), norm_eps=config.model.norm_eps)
     name = "ema" if "ema" in parts else "g"
     checkpoint.load_weights(g, parts.get(name, {}), name=name)
-    sampler = Sampler(g.float().to(device), config, manifest.step)  # in float32, whatever the run's precision
+    sampler = Sampler(
+        g.float().to(choose_device(device)), config, manifest.step
+    )  # in float32, whatever the run's precision
     sampler.freeze()
     return sampler
 
@@ -90,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--images", type=int, default=64, help="how many (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="other pictures for another seed (default: 0)")
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="(default: auto)")
     parser.add_argument(
         "--out",
         default="samples.png",

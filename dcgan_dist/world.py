@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dcgan_dist.settings import ConfigError
+
 
 @dataclass(frozen=True)
 class World:
@@ -46,13 +48,11 @@ def local_rank() -> int:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` -> the device of this rank."""
+    """`auto`, `cpu` or `cuda` -> the device of this rank. Raises ConfigError."""
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ValueError(
-            "train.device=cuda but torch sees no GPU; use train.device=cpu or install a CUDA build"
-        )
+        raise ConfigError("device=cuda, but torch sees no GPU; choose cpu, or install a CUDA build of torch")
     # Several ranks may share one card: then gloo carries their sums, see `join`.
     return torch.device("cuda", local_rank() % torch.cuda.device_count())
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from dcgan_dist.train import main
 from shards.build import build
@@ -116,6 +117,12 @@ def test_a_checkpoint_of_another_network(
     (run / "config.yaml").write_text(text.replace("tiny16", other))
     line = told(capsys, words(rooms16, run, f"--model.net={other}"))
     assert "checkpoint of another network: g.convs.0.weight is (16, 8, 5, 5)" in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there(rooms16: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = told(capsys, words(rooms16, tmp_path / "run", "--train.device=cuda"))
+    assert "torch sees no GPU; choose cpu" in line
 
 
 def test_a_config_that_is_not_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
