@@ -1,14 +1,17 @@
 """One JSON line per measurement, with all that is needed to read it a year later."""
 
 import json
+import multiprocessing
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,32 @@ def interleaved(
             if turn >= warmups:
                 rates[name].append(items / (time.perf_counter() - began))
     return rates
+
+
+@contextmanager
+def apart(make: Callable[..., Callable[[], int]], *args: Any) -> Iterator[Callable[[], int]]:
+    """`make(*args)` in a process of its own, so that no contender's allocator or caches serve another."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    worker = context.Process(target=_serve, args=(there, make, args), daemon=True)
+    worker.start()
+
+    def run() -> int:
+        here.send(True)
+        items: int = here.recv()
+        return items
+
+    try:
+        yield run
+    finally:
+        here.send(False)
+        worker.join(timeout=10)
+
+
+def _serve(pipe: Connection, make: Callable[..., Callable[[], int]], args: tuple[Any, ...]) -> None:
+    run = make(*args)
+    while pipe.recv():
+        pipe.send(run())
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

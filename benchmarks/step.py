@@ -1,16 +1,18 @@
 """Images per second of one training step, data already on the device: ours against the plain loop, side by
 side.
 
-The networks are the same (64 filters, 4x4 kernels, 64x64 pictures), both update D and G on every minibatch.
+The networks are the same (64 filters, 4x4 kernels, 64x64 pictures), both update D and G on every minibatch; every contender
+has a process of its own, and they take turns.
 """
 
 import argparse
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import torch
 
 from benchmarks.plain import PlainLoop
-from benchmarks.record import interleaved, ratios, record
+from benchmarks.record import apart, interleaved, ratios, record
 from dcgan_dist.config import Config, Data, Model, Train
 from dcgan_dist.nets import parse_net
 from dcgan_dist.train import Trainer
@@ -72,13 +74,16 @@ def main() -> None:
     steps = args.steps or (50 if device.type == "cuda" else 1)
     for images in args.batch_images:
         config = {"net": args.net, "batch_images": images, "steps": steps}
-        contenders = {
-            "plain_float32": _plain(args.net, device, images, "float32", steps),
-            "plain_bfloat16": _plain(args.net, device, images, "bfloat16", steps),
-            "ours_float32": _ours(args.net, device, images, "float32", steps),
-            "ours_bfloat16": _ours(args.net, device, images, "bfloat16", steps),
-        }
-        rates = interleaved(contenders, repeats=args.repeats)
+        makers = {"plain": _plain, "ours": _ours}
+        with ExitStack() as stack:
+            contenders = {
+                f"{who}_{precision}": stack.enter_context(
+                    apart(make, args.net, device, images, precision, steps)
+                )
+                for who, make in makers.items()
+                for precision in ("float32", "bfloat16")
+            }
+            rates = interleaved(contenders, repeats=args.repeats)
         prefix = f"step/{device.type}"
         for name, values in rates.items():
             record("step", f"{prefix}/{name}", values, unit="images/s", config=config)
