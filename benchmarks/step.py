@@ -1,8 +1,7 @@
-"""Images per second of one training step, data already on the device: ours against the plain loop, side by
-side.
+"""Images per second of one training step, data already on the device: ours against the plain loop.
 
-The networks are the same (64 filters, 4x4 kernels, 64x64 pictures), both update D and G on every minibatch; every contender
-has a process of its own, and they take turns.
+The networks are the same (64 filters, 4x4 kernels, 64x64 pictures), both update D and G on every minibatch.
+Every contender has a process of its own, and they take turns.
 """
 
 import argparse
