@@ -10,7 +10,7 @@ run replaces alike.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dcgan_dist.stream.plan import Plan, Span
 from shards import Index, ShardsError, images, store
-from shards.format import PIXELS_OFFSET, parse_records
+from shards.format import PIXELS_OFFSET, Buffer, image_members, parse_records
 from shards.index import load_blocks
 
 U8 = NDArray[np.uint8]
@@ -89,21 +89,26 @@ class Blocks:
                 row[:] = pixels[position]
             return []
         bad = []
-        samples = parse_records(data, where=self.url)
+        samples = self._images(data)
         for position, row in zip(positions, rows, strict=True):
             for neighbour in range(len(samples)):
-                record = samples[(int(position) + neighbour) % len(samples)]
-                image = record.image()
+                number = (int(position) + neighbour) % len(samples)
                 try:
-                    if image is None:
-                        raise ShardsError(f"sample {record.key} has no picture")
-                    images.decode_into(image[1], row)
+                    images.decode_into(samples[number], row)
                     break
                 except ShardsError as error:
-                    bad.append(f"sample {record.key}: {error}")
+                    bad.append(f"sample {number} of a block: {error}")
             else:
                 raise ShardsError(f"{self.url}: no sample of a block of {len(samples)} can be decoded")
         return bad
+
+    def _images(self, data: bytes) -> Sequence[Buffer]:
+        """The picture of every sample of a block, empty where a sample has none."""
+        plain = image_members(data)
+        if plain is not None:
+            return plain
+        found = (record.image() for record in parse_records(data, where=self.url))
+        return [b"" if image is None else image[1] for image in found]
 
 
 class Feed:

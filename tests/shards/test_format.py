@@ -12,6 +12,7 @@ from shards.errors import ShardsError
 from shards.format import (
     PIXELS_OFFSET,
     TAR_BLOCK,
+    image_members,
     npy_header,
     pack_record,
     parse_records,
@@ -165,3 +166,19 @@ def test_anything_but_the_block_table_is_refused(damage):
     table = cut_blocks(bytes(4096), [1024, 2048, 4096], 2)
     with pytest.raises(ShardsError, match="not a table of the 2 blocks"):
         parse_blocks(damage(pack_blocks(table)), 2)
+
+
+def test_plain_records_are_read_without_a_full_parse_and_others_are_left_to_it() -> None:
+    one = pack_record("00000001", [("jpg", b"abc"), ("json", b"{}")])
+    two = pack_record("00000002", [("png", b"x" * 700), ("json", b"{}")])
+    found = image_members(one + two)
+    assert found is not None
+    parsed = [record.image() for record in parse_records(one + two)]
+    assert [bytes(image) for image in found] == [bytes(image[1]) for image in parsed if image]
+    assert image_members(pack_record("1", [("cls", b"3"), ("jpg", b"abc")])) is None
+    assert image_members(one[:-1]) is None
+    assert image_members(bytes(512)) is None
+    assert image_members(b"") == []
+    no_image = pack_record("00000003", [("json", b"{}")])
+    two_images = pack_record("00000003", [("jpg", b"abc"), ("png", b"abc")])
+    assert [image_members(one + odd) for odd in (no_image, two_images)] == [None, None]
