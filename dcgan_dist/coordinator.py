@@ -8,7 +8,6 @@ whole.
 """
 
 import json
-import logging
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -46,7 +45,6 @@ LAYOUT = {
         "share of time waiting for data": ["Multiline", ["speed/data_wait_share"]],
     }
 }
-log = logging.getLogger("dcgan_dist")
 
 
 class Folder:
@@ -131,9 +129,8 @@ class Coordinator:
         self.folder.publish()
 
     def _picture(self, tag: str, images: NDArray[np.uint8], step: int, name: str) -> None:
-        sheet = pictures.grid(images)
-        self._board.add_image(tag, sheet, step, dataformats="HWC")
-        self.folder.write(name, pictures.png(sheet, scale=2 if images.shape[1] <= 32 else 1))
+        self._board.add_image(tag, pictures.grid(images), step, dataformats="HWC")
+        self.folder.write(name, pictures.grid_png(images))
 
     def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
         """Write a checkpoint in the background; waits first if the one before is still being written."""

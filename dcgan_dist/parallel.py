@@ -63,8 +63,8 @@ def _player(net: Network, config: Config, world: World) -> Player[Network]:
 def keep_freed_memory() -> None:
     """Let the C library keep large freed blocks instead of returning them to the kernel.
 
-    Activations are freed and asked for again at every layer; fetching their pages anew each time made float32
-    batch norm four times and leaky ReLU eight times slower on a server CPU (glibc, 33 MB tensors).
+    Activations are freed and asked for again at every layer; fetching their pages anew each time makes
+    elementwise layers in float32 several times slower (glibc, tensors of tens of megabytes).
     """
     if sys.platform != "linux":
         return

@@ -37,6 +37,11 @@ def grid(images: NDArray[np.uint8], columns: int | None = None) -> NDArray[np.ui
     return laid.reshape(rows * cell, columns * cell, 3)[:-1, :-1]
 
 
+def grid_png(images: NDArray[np.uint8]) -> bytes:
+    """uint8 (n, S, S, 3) -> a grid as PNG bytes, small pictures enlarged to be looked at."""
+    return png(grid(images), scale=2 if images.shape[1] <= 32 else 1)
+
+
 def png(picture: NDArray[np.uint8], *, scale: int = 1) -> bytes:
     """uint8 (h, w, 3) -> PNG bytes, each pixel `scale` times as wide and high."""
     image = Image.fromarray(picture)

@@ -58,8 +58,7 @@ class Sampler:
 def load(run: str, *, step: int | None = None, device: str = "cpu") -> Sampler:
     """The generator of a run folder or URL (its EMA if there is one), at its newest or a given checkpoint.
 
-    Raises CheckpointError when there is none, ConfigError when its settings or
-    the device are wrong.
+    Raises CheckpointError when there is none, ConfigError when its settings or the device are wrong.
     """
     try:
         config = config_of(run)
@@ -79,9 +78,8 @@ def load(run: str, *, step: int | None = None, device: str = "cpu") -> Sampler:
     g = Generator(parse_net(config.model.net), norm_eps=config.model.norm_eps)
     name = "ema" if "ema" in parts else "g"
     checkpoint.load_weights(g, parts.get(name, {}), name=name)
-    sampler = Sampler(
-        g.float().to(choose_device(device)), config, manifest.step
-    )  # in float32, whatever the run's precision
+    # The weights were copied into a float32 network, whatever the run's precision.
+    sampler = Sampler(g.to(choose_device(device)), config, manifest.step)
     sampler.freeze()
     return sampler
 
@@ -109,9 +107,7 @@ def main(argv: Sequence[str]) -> int:
         if args.out.endswith(".npy"):
             np.save(args.out, images, allow_pickle=False)
         else:
-            Path(args.out).write_bytes(
-                pictures.png(pictures.grid(images), scale=2 if images.shape[1] <= 32 else 1)
-            )
+            Path(args.out).write_bytes(pictures.grid_png(images))
     except (CheckpointError, ConfigError, ShardsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -22,7 +22,6 @@ from dcgan_dist.checkpoint import CheckpointError, Manifest
 from dcgan_dist.config import Config, check, check_data, read_config, total_steps
 from dcgan_dist.coordinator import check_same_run, coordinate, versions
 from dcgan_dist.model import Generator, draw_noise
-from dcgan_dist.nets import parse_net
 from dcgan_dist.parallel import make_cast, make_players
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
@@ -94,7 +93,7 @@ class Trainer:
         """Step `step` of the run on this rank's rows of the global batch."""
         # Drawn for the global batch and sliced: noise does not depend on the number of ranks.
         seed = seed_for(self.config.train.seed, "z", step)
-        z_size = parse_net(self.config.model.net).z_size
+        z_size = self.g.bare.net.z_size
         z = draw_noise(self.config.data.batch_images, z_size, kind=self.config.model.noise, seed=seed)
         z = z[self.rows.start : self.rows.stop].to(self.here.device, self.dtype)
         if self.config.train.update_rule == "both":

@@ -29,10 +29,6 @@ class World:
             values /= self.ranks
         return values
 
-    def barrier(self) -> None:
-        """Return when every rank has come here."""
-        self.mean(torch.zeros((), device=self.device))
-
 
 def launched_rank() -> int:
     """This process's rank as torchrun or Slurm set it; 0 without them."""
