@@ -8,11 +8,12 @@ whole.
 """
 
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,10 @@ from dcgan_dist.nets import parse_net
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.stream.feed import Blocks
+from dcgan_dist.writer import Writer
 from shards import ShardsError, store
+
+log = logging.getLogger("dcgan_dist")
 
 LAYOUT = {
     "training": {
@@ -80,6 +84,7 @@ class Coordinator:
         self.config = config
         self.folder = Folder(config.run.dir)
         self.folder.write("config.yaml", dump(config).encode())
+        self._checkpoints = store.join(config.run.dir, "checkpoints")
         self._metrics = self._open_metrics(first_step)
         self._board = SummaryWriter(
             str(self.folder.growing / "tensorboard"), purge_step=first_step + 1 if first_step else None
@@ -90,8 +95,11 @@ class Coordinator:
             total=total_steps, initial=first_step, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1
         )
         self._total = total_steps
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._writing: Future[None] | None = None
+        self._writer = Writer()
+        # Newer ones than that which the run goes on from were passed over.
+        self._damaged = {s for s in checkpoint.steps(self._checkpoints) if s > first_step}
+        for name in checkpoint.foreign(self._checkpoints):
+            log.warning("%s is none of ours; left alone", store.join(self._checkpoints, name))
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One line of metrics, everywhere."""
@@ -108,10 +116,9 @@ class Coordinator:
             self._bar.set_postfix_str(told)
 
     def tick(self) -> None:
-        """A step is done. Raises what the background writer ran into."""
+        """A step is done. Raises UnsavedError when checkpoints can no longer be written."""
         self._bar.update()
-        if self._writing is not None and self._writing.done():
-            self._writing.result()
+        self._writer.check()
 
     def show_real(self, blocks: Blocks) -> None:
         """The first real pictures, to compare with."""
@@ -133,23 +140,28 @@ class Coordinator:
         self.folder.write(name, pictures.grid_png(images))
 
     def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
-        """Write a checkpoint in the background; waits first if the one before is still being written."""
-        if self._writing is not None:
-            self._writing.result()
-        self._writing = self._writer.submit(self._write, step, parts, facts)
+        """Write a checkpoint in the background."""
+        self._writer.save(step, partial(self._write, step, parts, facts))
 
     def _write(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
-        url = store.join(self.folder.url, "checkpoints")
-        checkpoint.write(url, step, parts, facts)
-        checkpoint.prune(url, keep=self.config.run.checkpoints_kept)
+        checkpoint.write(self._checkpoints, step, parts, facts)
+        self._damaged.discard(step)
+        run = self.config.run
+        try:
+            checkpoint.prune(
+                self._checkpoints,
+                keep=run.checkpoints_kept,
+                keep_steps=run.checkpoint_keep_steps,
+                damaged=self._damaged,
+            )
+        except ShardsError as error:  # the new one is whole; the next prune removes what is left
+            log.warning("old checkpoints are left: %s", error)
 
     def close(self) -> None:
         """Wait for the writer and leave every file complete."""
         try:
-            if self._writing is not None:
-                self._writing.result()
+            self._writer.close()
         finally:
-            self._writer.shutdown()
             self._bar.close()
             self._board.close()
             self._metrics.close()

@@ -31,6 +31,7 @@ from dcgan_dist.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Signals,
 from dcgan_dist.stream.feed import Blocks, Feed
 from dcgan_dist.stream.plan import Plan, lanes
 from dcgan_dist.world import World
+from dcgan_dist.writer import UnsavedError
 from shards import Index, ShardsError, store
 
 
@@ -156,16 +157,18 @@ class Trainer:
         return checkpoint.snapshot(self.g, self.d, self.ema), facts
 
     def resume(self) -> int:
-        """Take up the newest whole checkpoint; the step to go on with. Raises CheckpointError."""
+        """Take up the newest whole checkpoint that rank 0 finds; the step to go on with.
+
+        Raises CheckpointError or StoreError.
+        """
         folder = store.join(self.config.run.dir, "checkpoints")
-        found = checkpoint.read_newest(folder)
-        step = found[0].step if found else 0
-        agreed = self.here.mean(torch.tensor([step], dtype=torch.float64, device=self.here.device))
-        if float(agreed) != step:
-            raise CheckpointError(
-                f"rank {self.here.rank} finds step {step} in {folder} but other ranks do not; "
-                "run.dir must be on storage that all nodes share"
-            )
+        found = checkpoint.read_newest(folder) if self.here.rank == 0 else None
+        step = self.here.agree(found[0].step if found else 0)
+        if step and self.here.rank:
+            try:
+                found = checkpoint.read(folder, step)
+            except CheckpointError as error:
+                raise CheckpointError(f"{error}; run.dir must be on storage that all nodes share") from None
         if found:
             self._restore(*found)
         return step
@@ -173,7 +176,12 @@ class Trainer:
     def _restore(self, manifest: Manifest, parts: checkpoint.Parts) -> None:
         checkpoint.restore(parts, self.g, self.d, self.ema)
         for name, player in (("g", self.g), ("d", self.d)):
-            player.scaler.load_state_dict(manifest.facts["scalers"][name])
+            try:
+                player.scaler.load_state_dict(manifest.facts["scalers"][name])
+            except (KeyError, TypeError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"{checkpoint.stem(manifest.step)}: no scaler of {name} ({error})"
+                ) from None
 
 
 @dataclass
@@ -237,7 +245,7 @@ def run(argv: Sequence[str], signals: Signals) -> int:
         with world.join(device=config.train.device, timeout_seconds=config.train.timeout_seconds) as here:
             joined = signals.patient = True
             stopped = train(config, here, index, signals=signals)
-    except (ConfigError, ShardsError, CheckpointError, DivergedError) as error:
+    except (ConfigError, ShardsError, CheckpointError, UnsavedError, DivergedError) as error:
         # Every rank meets the same wrong setting; only storage can fail for one rank alone.
         if rank == 0 or (joined and isinstance(error, ShardsError)):
             print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
