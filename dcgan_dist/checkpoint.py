@@ -22,7 +22,7 @@ from safetensors.torch import save as pack_tensors
 from torch import Tensor, nn
 
 from dcgan_dist.step import Player
-from shards import store
+from shards import ShardsError, store
 from shards.errors import MissingError
 
 FORMAT = 1
@@ -134,6 +134,15 @@ def steps(folder: str) -> list[int]:
     """Steps that have a manifest, oldest first. Raises StoreError when the folder cannot be listed."""
     found = (re.fullmatch(r"step-(\d{8,})\.json", name) for name in _names(folder))
     return sorted(int(match[1]) for match in found if match)
+
+
+def newest_name(run: str) -> str:
+    """The newest checkpoint of a run, in words for people."""
+    try:
+        there = steps(store.join(run, "checkpoints"))
+    except ShardsError:
+        return "unknown, as storage fails too"
+    return f"{stem(there[-1])} in {run}" if there else "none"
 
 
 def foreign(folder: str) -> list[str]:

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from dcgan_dist import checkpoint, pictures
+from dcgan_dist import alarms, checkpoint, pictures
+from dcgan_dist.alarms import Alarms
 from dcgan_dist.config import Config, differences, dump, parse_config
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
@@ -95,6 +96,7 @@ class Coordinator:
             total=total_steps, initial=first_step, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1
         )
         self._total = total_steps
+        self._alarms, self._real_diversity = Alarms(), 1.0
         self._writer = Writer()
         # Newer ones than that which the run goes on from were passed over.
         self._damaged = {s for s in checkpoint.steps(self._checkpoints) if s > first_step}
@@ -107,6 +109,8 @@ class Coordinator:
         self._metrics.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        for text in self._alarms.of_losses(values):
+            self._alarm(step, text)
         shown = [f"{n[-1].upper()} {values[n]:.3f}" for n in ("loss/d", "loss/g") if n in values]
         speed, wait = values["speed/images_per_second"], values["speed/data_wait_share"]
         told = f"{' '.join(shown)} {speed:,.0f} images/s wait {wait:.0%}"
@@ -115,23 +119,36 @@ class Coordinator:
         else:
             self._bar.set_postfix_str(told)
 
+    def _alarm(self, step: int, text: str) -> None:
+        log.warning("step %d: %s", step, text)
+        self._board.add_text("alarms", text, step)
+
     def tick(self) -> None:
         """A step is done. Raises UnsavedError when checkpoints can no longer be written."""
         self._bar.update()
         self._writer.check()
 
-    def show_real(self, blocks: Blocks) -> None:
+    def show_real(self, blocks: Blocks, *, write: bool) -> None:
         """The first real pictures, to compare with."""
-        self._picture("real", blocks.first(self.config.run.sample_images), 0, "real.png")
+        real = blocks.first(self.config.run.sample_images)
+        self._real_diversity = alarms.diversity(real)
+        if write:
+            self._picture("real", real, 0, "real.png")
 
     def sample(self, step: int, g: Generator) -> None:
         """A grid of G at the run's fixed z, with batch statistics of that very batch, as the authors do."""
+        responses: dict[str, Tensor] = {}
         preview = g.replica()
+        for number, norm in enumerate(preview.norms):
+            norm.register_forward_hook(partial(_keep, responses, f"norms.{number}"))
         with torch.no_grad():
             z = fixed_noise(self.config).to(next(preview.parameters()))
-            self._picture(
-                "samples", pictures.to_uint8(preview(z)), step, f"samples/{checkpoint.stem(step)}.png"
-            )
+            images = pictures.to_uint8(preview(z))
+        self._picture("samples", images, step, f"samples/{checkpoint.stem(step)}.png")
+        share = alarms.diversity(images) / max(self._real_diversity, 1e-9)
+        self._board.add_scalar("samples/diversity", share, step)
+        for text in self._alarms.of_diversity(share) + self._alarms.of_filters(responses):
+            self._alarm(step, text)
         self._board.flush()
         self.folder.publish()
 
@@ -183,12 +200,17 @@ class Coordinator:
         return path.open("a", encoding="utf-8")
 
 
+def _keep(responses: dict[str, Tensor], name: str, norm: nn.Module, given: object, made: Tensor) -> None:
+    """A forward hook; the ReLU that follows works in place, so that what is kept is what is drawn."""
+    responses[name] = made
+
+
 class Silent:
     """The coordinator of every rank but 0: it does nothing."""
 
     def log(self, step: int, values: dict[str, float]) -> None: ...
     def tick(self) -> None: ...
-    def show_real(self, blocks: Blocks) -> None: ...
+    def show_real(self, blocks: Blocks, *, write: bool) -> None: ...
     def sample(self, step: int, g: Generator) -> None: ...
     def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None: ...
 

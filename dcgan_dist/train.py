@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dcgan_dist import checkpoint, pictures, world
+from dcgan_dist import alarms, checkpoint, pictures, world
+from dcgan_dist.alarms import DivergedError
 from dcgan_dist.checkpoint import CheckpointError, Manifest
 from dcgan_dist.config import Config, check, check_data, read_config, total_steps
 from dcgan_dist.coordinator import check_same_run, coordinate, versions
@@ -33,10 +34,6 @@ from dcgan_dist.stream.plan import Plan, lanes
 from dcgan_dist.world import World
 from dcgan_dist.writer import UnsavedError
 from shards import Index, ShardsError, store
-
-
-class DivergedError(ValueError):
-    """A loss or a weight is no longer a number."""
 
 
 def train(config: Config, here: World, index: Index, *, signals: Signals) -> int | None:
@@ -58,8 +55,8 @@ def train(config: Config, here: World, index: Index, *, signals: Signals) -> int
     with feed, coordinate(config, rank=here.rank, first_step=first, total_steps=last) as coordinator:
         meter = Meter(feed, config.data.batch_images)
         stop = Stop(signals, here.store, here.device)
+        coordinator.show_real(blocks, write=first == 0)
         if first == 0:
-            coordinator.show_real(blocks)
             coordinator.sample(0, trainer.shown)
         for step in range(first, last):
             real = pictures.to_device(feed.next_batch(), here.device, trainer.dtype)
@@ -69,11 +66,11 @@ def train(config: Config, here: World, index: Index, *, signals: Signals) -> int
             coordinator.tick()
             stopped = done < last and stop.after(done)
             if done % run.log_steps == 0 or done == last:
-                coordinator.log(done, trainer.metrics() | meter.read(done))
+                coordinator.log(done, trainer.metrics(done) | meter.read(done))
             if done % run.sample_steps == 0 or done == last:
                 coordinator.sample(done, trainer.shown)
             if done % run.checkpoint_steps == 0 or done == last or stopped:
-                trainer.check_finite(done)
+                trainer.check_weights(done)
                 coordinator.save(done, *trainer.state(done))
             if stopped:
                 return done
@@ -113,7 +110,7 @@ class Trainer:
         if self.ema is not None and (self.config.train.update_rule == "both" or step % 2 == 0):
             self._follow(self.ema)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, step: int) -> dict[str, float]:
         """Means over the global batch, of each network updated since the last call; all ranks must call it.
 
         Raises DivergedError.
@@ -127,7 +124,7 @@ class Trainer:
         self._last = {}
         for name, value in told.items():
             if name.startswith("loss/") and not math.isfinite(value):
-                raise DivergedError(f"{name} is {value}; the last checkpoint is kept; lower optim.lr")
+                raise DivergedError(f"step {step}: {name} is {value}; lower optim.lr")
         return told
 
     @torch.no_grad()
@@ -136,12 +133,15 @@ class Trainer:
         weight = 1 - self.config.train.ema_decay
         torch._foreach_lerp_(list(ema.parameters()), list(self.g.bare.parameters()), weight)
 
-    def check_finite(self, step: int) -> None:
-        """Raises DivergedError rather than let a broken network into a checkpoint."""
-        for name, net in (("g", self.g.bare), ("d", self.d.bare)):
+    def check_weights(self, step: int) -> None:
+        """Raises DivergedError rather than let broken networks, or other ones by rank, into a checkpoint."""
+        nets: dict[str, nn.Module] = {"g": self.g.bare, "d": self.d.bare}
+        for name, net in nets.items():
             for key, value in net.state_dict().items():
                 if not bool(torch.isfinite(value).all()):
                     raise DivergedError(f"step {step}: weights {name}.{key} are not finite; lower optim.lr")
+        prints = torch.stack([alarms.fingerprint(net) for net in nets.values()])
+        alarms.check_same(self.here.gather(prints), tuple(nets), step=step)
 
     def state(self, step: int) -> tuple[checkpoint.Parts, dict[str, object]]:
         """Everything that a resumed run needs, copied to the CPU, and the facts of the manifest."""
@@ -171,6 +171,8 @@ class Trainer:
                 raise CheckpointError(f"{error}; run.dir must be on storage that all nodes share") from None
         if found:
             self._restore(*found)
+            if self.here.rank == 0:
+                print(f"going on from step {step} on {self.here.ranks} ranks", flush=True)
         return step
 
     def _restore(self, manifest: Manifest, parts: checkpoint.Parts) -> None:
@@ -248,7 +250,10 @@ def run(argv: Sequence[str], signals: Signals) -> int:
     except (ConfigError, ShardsError, CheckpointError, UnsavedError, DivergedError) as error:
         # Every rank meets the same wrong setting; only storage can fail for one rank alone.
         if rank == 0 or (joined and isinstance(error, ShardsError)):
-            print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
+            told = f"{f'rank {rank}: ' if rank else ''}{error}"
+            if isinstance(error, DivergedError):
+                told += f"; the last good checkpoint is {checkpoint.newest_name(config.run.dir)}"
+            print(f"error: {told}", file=sys.stderr, flush=True)
         return REFUSED
     if rank == 0 and stopped is None:
         print(f"done: samples, checkpoints and logs are in {config.run.dir}")
