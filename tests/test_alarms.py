@@ -46,7 +46,7 @@ def test_diversity_is_the_mean_distance_of_pairs() -> None:
 
 
 def responses(turn: int, *, ill: list[int]) -> torch.Tensor:
-    """(8, 4, 6, 6) of z, but for the `ill` filters: those draw one mode that swings to and fro."""
+    """(8, 4, 6, 6) of z, but for the `ill` filters: those draw one mode that swings."""
     made = torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(turn))
     mode = torch.randn(6, 6, generator=torch.Generator().manual_seed(99))
     for channel in ill:
