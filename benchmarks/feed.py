@@ -16,10 +16,11 @@ import webdataset
 from PIL import Image
 
 from benchmarks.record import interleaved, ratios, record
-from dcgan_dist.stream.feed import Blocks, Feed
+from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan
 from shards.build import build
 from shards.index import load
+from shards.reader import Blocks
 from shards.sources.rooms import Rooms
 
 BATCH = 128

@@ -30,8 +30,8 @@ from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
-from dcgan_dist.stream.feed import Blocks
 from shards import ShardsError, store
+from shards.reader import Blocks
 
 LAYOUT = {
     "training": {
@@ -45,6 +45,9 @@ LAYOUT = {
         "share of time waiting for data": ["Multiline", ["speed/data_wait_share"]],
     }
 }
+
+BOARD_RANKS = 16
+"""Ranks with curves of their own in TensorBoard; metrics.jsonl has all."""
 
 
 class Folder:
@@ -93,12 +96,15 @@ class Coordinator:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """One line of metrics, everywhere."""
-        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+    def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None:
+        """One line of metrics, everywhere; `by_rank` holds a value for each rank."""
+        self._metrics.write(json.dumps({"step": step, **values, "ranks": by_rank}) + "\n")
         self._metrics.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        for name, row in by_rank.items():
+            for rank, value in enumerate(row[:BOARD_RANKS] if len(row) > 1 else []):
+                self._board.add_scalar(f"rank-{rank:02d}/{name.replace('/', '-')}", value, step)
         shown = [f"{n[-1].upper()} {values[n]:.3f}" for n in ("loss/d", "loss/g") if n in values]
         speed, wait = values["speed/images_per_second"], values["speed/data_wait_share"]
         told = f"{' '.join(shown)} {speed:,.0f} images/s wait {wait:.0%}"
@@ -174,7 +180,7 @@ class Coordinator:
 class Silent:
     """The coordinator of every rank but 0: it does nothing."""
 
-    def log(self, step: int, values: dict[str, float]) -> None: ...
+    def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None: ...
     def tick(self) -> None: ...
     def show_real(self, blocks: Blocks) -> None: ...
     def sample(self, step: int, g: Generator) -> None: ...

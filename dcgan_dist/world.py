@@ -29,6 +29,14 @@ class World:
             values /= self.ranks
         return values
 
+    def gather(self, values: Tensor) -> Tensor:
+        """A small float64 vector of every rank: (n,) -> (ranks, n)."""
+        table = torch.zeros(self.ranks, len(values), dtype=torch.float64, device=self.device)
+        table[self.rank] = values.to(table)
+        if self.group is not None:
+            dist.all_reduce(table, group=self.group)
+        return table
+
 
 def launched_rank() -> int:
     """This process's rank as torchrun or Slurm set it; 0 without them."""
