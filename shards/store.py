@@ -104,18 +104,25 @@ def sizes(url: str) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def read_bytes(url: str) -> bytes:
-    """The whole file, as it was at one moment. Raises StoreError where it changes all the while."""
+def read_bytes(url: str, *, check: Callable[[bytes], bool] | None = None) -> bytes:
+    """The whole file, as it was at one moment. Raises StoreError where it changes all the while.
+
+    Bytes that `check` denies are asked for again, because a bit may flip on the way, and then refused with
+    DamagedError.
+    """
     with _as_store_error("read", url):
         if is_local(url):
             data = _path(url).read_bytes()
             counters.add(requests=1, read_bytes=len(data))
-            return data
+            return _checked(data, check)
+        found = None
         for _ in range(LIMITS.tries):
             found = _read_state(url, _ask(url, "info"))
-            if found is not None:
+            if found is not None and (not check or check(found)):
                 return found
             counters.add(retries=1)
+        if found is not None:
+            return _checked(found, check)
         raise HopelessError("its length is never what the storage says; is it being written?")
 
 

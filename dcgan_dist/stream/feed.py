@@ -123,14 +123,12 @@ class Feed:
 
     def _what_it_waits_for(self) -> str:
         late = [span for at, span in self._under_way.values() if at + span.first <= self._step]
-        told = (
-            f"rank {self.rank} has waited {self._warn_after_seconds:.0f} s for the data of step {self._step}"
-        )
+        told = f"rank {self.rank} has waited {self._warn_after_seconds:.0f} s for step {self._step}'s data"
         if not late:
-            return f"{told}; it is being decoded, data.threads={len(self._threads)} may be too few"
+            return f"{told} and goes on waiting: data.threads={len(self._threads)} may be too few"
         place = self.blocks.place(min(late).block)
         where = redact(self.blocks.shard_url(place.shard))
-        return f"{told}: for bytes {place.start} to {place.stop} of {where}, and waits on"
+        return f"{told} and goes on waiting: for bytes {place.start} to {place.stop} of {where}"
 
     def _all_spans(self, first_step: int) -> Iterator[tuple[int, Span]]:
         """Every span from `first_step` on, over all epochs, with the step at which its epoch began."""

@@ -58,7 +58,8 @@ class Fetch:
     ) -> None:
         self.blocks, self.cache = blocks, cache
         self.reads = self.hedges = 0
-        self._window_bytes = window_bytes
+        # A small dataset is not read ahead over many epochs; blocks cut by a lane's border count twice.
+        self._window_bytes = min(window_bytes, 2 * int(blocks.lengths.sum()))
         self._ahead = cache is not None or not store.is_local(blocks.url)
         self._lock = threading.Lock()
         self._closed = False
