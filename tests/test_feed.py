@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dcgan_dist.config import Data
 from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan, lanes
 from shards import ShardsError
@@ -129,3 +130,12 @@ def test_too_much_damage_stops_the_run_with_the_place(tmp_path: Path) -> None:
     damage(out, "shard-000001.tar", 5000)
     with pytest.raises(ShardsError, match=r"max_bad_fraction.*python -m shards verify"):
         batches(out, 30)
+
+
+def test_a_reader_takes_two_blocks_of_every_lane_and_what_is_read_ahead(tmp_path: Path) -> None:
+    url = str(tmp_path / "set")
+    index = build(Rooms(30, size=64), url, size=64, workers=1)
+    plan = Plan(np.full(1000, index.block_samples, np.int64), batch_images=1024, seed=0)
+    feed = Feed(Blocks(url, index), plan, lanes=range(1024))
+    assert feed.ring_bytes == 2 * 1024 * index.block_samples * 3 * 64 * 64 <= 2 * 1024 * 2**18
+    assert feed.ring_bytes + Data().prefetch_bytes < 1e9
