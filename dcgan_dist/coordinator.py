@@ -32,9 +32,9 @@ from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
-from dcgan_dist.stream.feed import Blocks
 from dcgan_dist.writer import Writer
 from shards import ShardsError, store
+from shards.reader import Blocks
 
 log = logging.getLogger("dcgan_dist")
 
@@ -50,6 +50,9 @@ LAYOUT = {
         "share of time waiting for data": ["Multiline", ["speed/data_wait_share"]],
     }
 }
+
+BOARD_RANKS = 16
+"""Ranks with curves of their own in TensorBoard; metrics.jsonl has all."""
 
 
 class Folder:
@@ -103,12 +106,15 @@ class Coordinator:
         for name in checkpoint.foreign(self._checkpoints):
             log.warning("%s is none of ours; left alone", store.join(self._checkpoints, name))
 
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """One line of metrics, everywhere."""
-        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+    def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None:
+        """One line of metrics, everywhere; `by_rank` holds a value for each rank."""
+        self._metrics.write(json.dumps({"step": step, **values, "ranks": by_rank}) + "\n")
         self._metrics.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        for name, row in by_rank.items():
+            for rank, value in enumerate(row[:BOARD_RANKS] if len(row) > 1 else []):
+                self._board.add_scalar(f"rank-{rank:02d}/{name.replace('/', '-')}", value, step)
         for text in self._alarms.of_losses(values):
             self._alarm(step, text)
         shown = [f"{n[-1].upper()} {values[n]:.3f}" for n in ("loss/d", "loss/g") if n in values]
@@ -208,7 +214,7 @@ def _keep(responses: dict[str, Tensor], name: str, norm: nn.Module, given: objec
 class Silent:
     """The coordinator of every rank but 0: it does nothing."""
 
-    def log(self, step: int, values: dict[str, float]) -> None: ...
+    def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None: ...
     def tick(self) -> None: ...
     def show_real(self, blocks: Blocks, *, write: bool) -> None: ...
     def sample(self, step: int, g: Generator) -> None: ...

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +29,13 @@ from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
 from dcgan_dist.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Signals, Stop, ignore_signals
-from dcgan_dist.stream.feed import Blocks, Feed
+from dcgan_dist.stream.cache import Cache
+from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan, lanes
 from dcgan_dist.world import World
 from dcgan_dist.writer import UnsavedError
 from shards import Index, ShardsError, store
+from shards.reader import Blocks
 
 
 def train(config: Config, here: World, index: Index, *, signals: Signals) -> int | None:
@@ -42,18 +44,10 @@ def train(config: Config, here: World, index: Index, *, signals: Signals) -> int
     first, last = trainer.resume(), total_steps(config, index)
     blocks = Blocks(config.data.url, index)
     plan = Plan(blocks.kept_counts, batch_images=config.data.batch_images, seed=config.train.seed)
-    feed = Feed(
-        blocks,
-        plan,
-        lanes=trainer.rows,
-        first_step=first,
-        threads=config.data.threads,
-        prefetch_blocks=config.data.prefetch_blocks,
-        max_bad_fraction=config.data.max_bad_fraction,
-    )
+    feed = open_feed(config, blocks, plan, lanes=trainer.rows, first_step=first, stop_step=last)
     run = config.run
     with feed, coordinate(config, rank=here.rank, first_step=first, total_steps=last) as coordinator:
-        meter = Meter(feed, config.data.batch_images)
+        meter = Meter(feed, here, config.data.batch_images)
         stop = Stop(signals, here.store, here.device)
         coordinator.show_real(blocks, write=first == 0)
         if first == 0:
@@ -66,7 +60,7 @@ def train(config: Config, here: World, index: Index, *, signals: Signals) -> int
             coordinator.tick()
             stopped = done < last and stop.after(done)
             if done % run.log_steps == 0 or done == last:
-                coordinator.log(done, trainer.metrics(done) | meter.read(done))
+                coordinator.log(done, trainer.metrics(done) | meter.read(done), meter.by_rank)
             if done % run.sample_steps == 0 or done == last:
                 coordinator.sample(done, trainer.shown)
             if done % run.checkpoint_steps == 0 or done == last or stopped:
@@ -186,40 +180,77 @@ class Trainer:
                 ) from None
 
 
-@dataclass
+def open_feed(
+    config: Config, blocks: Blocks, plan: Plan, *, lanes: range, first_step: int, stop_step: int
+) -> Feed:
+    """The batches of these lanes, as `config.data` says."""
+    data = config.data
+    cache = Cache(data.cache_dir, blocks, limit_bytes=data.cache_bytes) if data.cache_dir else None
+    return Feed(
+        blocks,
+        plan,
+        lanes=lanes,
+        first_step=first_step,
+        stop_step=stop_step,
+        threads=data.threads,
+        requests=data.requests,
+        prefetch_bytes=data.prefetch_bytes,
+        cache=cache,
+        max_bad_fraction=data.max_bad_fraction,
+        warn_after_seconds=data.warn_after_seconds,
+    )
+
+
 class Meter:
-    """Speed since the last reading."""
+    """Speed since the last reading, and what storage was asked for since the start of each process.
 
-    feed: Feed
-    batch_images: int
+    `by_rank` holds what each rank said at the last reading.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self, feed: Feed, here: World, batch_images: int) -> None:
+        self.feed, self.here, self.batch_images = feed, here, batch_images
+        self.by_rank: dict[str, list[float]] = {}
+        self._restart()
+
+    def _restart(self) -> None:
         self._steps, self._began, self._waited = 0, time.perf_counter(), self.feed.waited_seconds
 
     def tick(self) -> None:
         self._steps += 1
 
     def read(self, step: int) -> dict[str, float]:
-        """Figures since the last reading, and a new start."""
+        """Figures since the last reading, and a new start; all ranks must call it."""
         seconds = time.perf_counter() - self._began
-        waited = self.feed.waited_seconds - self._waited
-        storage = store.counters.snapshot()
-        told = {
-            "speed/images_per_second": self._steps * self.batch_images / seconds,
-            "speed/step_seconds": seconds / self._steps,
-            "speed/data_wait_share": waited / seconds,
-            "data/replaced": float(self.feed.replaced),
-            "data/images_seen": float(step * self.batch_images),
-            # Of this process, since its start.
-            "storage/requests": float(storage.requests),
-            "storage/retries": float(storage.retries),
-            "storage/read_bytes": float(storage.read_bytes),
-            "memory/process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
-        }
+        own = self._own(seconds)
+        table = self.here.gather(torch.tensor(list(own.values()), dtype=torch.float64)).cpu()
+        self.by_rank = dict(zip(own, table.T.tolist(), strict=True))
+        told = {name: sum(values) for name, values in self.by_rank.items()}
+        # The run is as fast as its slowest rank.
+        for name in ("speed/data_wait_share", "memory/process_bytes"):
+            told[name] = max(self.by_rank[name])
+        told["speed/images_per_second"] = self._steps * self.batch_images / seconds
+        told["speed/step_seconds"] = seconds / self._steps
+        told["data/images_seen"] = float(step * self.batch_images)
         if torch.cuda.is_available():
             told["memory/gpu_bytes"] = float(torch.cuda.max_memory_allocated())
-        self.__post_init__()
+        self._restart()
         return told
+
+    def _own(self, seconds: float) -> dict[str, float]:
+        """What this rank has to say."""
+        storage, fetch = store.counters.snapshot(), self.feed.fetch
+        told = {
+            "speed/data_wait_share": (self.feed.waited_seconds - self._waited) / seconds,
+            "data/replaced": self.feed.replaced,
+            "storage/requests": storage.requests,
+            "storage/retries": storage.retries,
+            "storage/hedges": fetch.hedges,
+            "storage/read_bytes": storage.read_bytes,
+            "memory/process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+        if fetch.cache:
+            told |= {"cache/hits": fetch.cache.hits, "cache/misses": fetch.cache.misses}
+        return {name: float(value) for name, value in told.items()}
 
 
 def main(argv: Sequence[str]) -> int:
