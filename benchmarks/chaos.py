@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument(
         "--ranks", type=int, nargs="+", default=[2], help="several: every life on one of them"
     )
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=600)
     args = parser.parse_args()
     exact = len(args.ranks) == 1
     settings = {

@@ -29,7 +29,7 @@ from torch import Tensor
 from dcgan_dist import checkpoint
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.config import Config, check, check_data, read_config, total_steps
-from dcgan_dist.local_ranks import LocalRanks
+from dcgan_dist.local_ranks import LocalRanks, warm_up
 from dcgan_dist.settings import ConfigError
 from shards import ShardsError, store
 
@@ -69,9 +69,10 @@ class Chaos:
 
     def unbroken(self) -> None:
         """The run to compare with, and how long a life should last."""
+        warm_up()
         run = self.folder / "unbroken"
         with LocalRanks([*self.arguments, f"--run.dir={run}"], self.ranks[0]) as ranks:
-            while ranks.running and not (run / "config.yaml").exists():
+            while ranks.running and not (run / "metrics.jsonl").exists():
                 time.sleep(0.01)
             started = ranks.seconds
             _expect_end(ranks)
@@ -79,7 +80,7 @@ class Chaos:
         last = checkpoint.steps(str(run / "checkpoints"))[-1]
         config = read_config([*self.arguments], "python -m dcgan_dist.chaos")
         per_checkpoint = (taken - started) * min(1, config.run.checkpoint_steps / last)
-        self._life_seconds = started + 3 * per_checkpoint
+        self._life_seconds = started + 4 * per_checkpoint
         print(f"unbroken: {last} steps in {taken:.1f} s, of which {started:.1f} s to start", flush=True)
 
     def rounds(self, kills: int) -> None:
