@@ -159,21 +159,23 @@ def image_members(data: Buffer) -> list[memoryview] | None:
     found: list[memoryview] = []
     at, total, sample = 0, len(view), b""
     while at < total:
-        header = bytes(view[at : at + TAR_BLOCK])
-        key, _, extension = header[: header.find(b"\0")].partition(b".")
-        digits = header[124:135]
-        plain = header[156:157] == b"0" and digits.isdigit()
-        if not plain or (extension in _PLAIN_IMAGES) == (key == sample) or extension not in _PLAIN:
+        body = at + TAR_BLOCK
+        name, kind = bytes(view[at : at + 100]), bytes(view[at + 124 : at + 157])
+        key, _, rest = name.partition(b".")
+        extension, digits = rest.partition(b"\0")[0], kind[:11]
+        if kind[32:] != b"0" or not digits.isdigit():
             return None
-        length, sample = int(digits, 8), key
-        if extension != b"json":
-            found.append(view[at + TAR_BLOCK : at + TAR_BLOCK + length])
-        at += TAR_BLOCK + length + padding(length)
+        stop = body + int(digits, 8)
+        if key != sample and extension in _PLAIN_IMAGES:
+            found.append(view[body:stop])
+            sample = key
+        elif key != sample or extension != b"json":
+            return None
+        at = stop + -stop % TAR_BLOCK
     return found if at == total else None
 
 
 _PLAIN_IMAGES = {extension.encode() for extension in IMAGE_EXTENSIONS}
-_PLAIN = _PLAIN_IMAGES | {b"json"}
 
 
 def _parse_header(header: bytes, where: str) -> tuple[bytes, str, int]:
