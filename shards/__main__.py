@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         if name == "index":
             _whole(sub, "--block-images", "images per block", shown="as before, or 256 KiB of pixels")
+            sub.add_argument("--dali", action="store_true", help="also write NVIDIA DALI's .idx of each tar")
         elif name == "verify":
             sub.add_argument("--decode", action="store_true", help="decode every picture too")
         elif name == "cat":
@@ -183,7 +184,13 @@ def _print_failures(failures: Sequence[Failure]) -> None:
 
 
 def _index(options: argparse.Namespace) -> int:
-    index = reindex(options.url, block_samples=options.block_images)
+    with tqdm(unit=" images", disable=not sys.stderr.isatty()) as bar:
+        index = reindex(
+            options.url,
+            block_samples=options.block_images,
+            dali=options.dali,
+            on_shard=lambda shard: bar.update(shard.samples),
+        )
     print(f"indexed: {index.samples} images in {len(index.shards)} shards")
     return 0
 
