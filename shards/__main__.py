@@ -251,8 +251,16 @@ def _cat(options: argparse.Namespace) -> int:
     pixels, meta = read_sample(options.url, indexes.load(options.url), position=options.sample)
     out = options.out or f"sample-{options.sample}.png"
     store.write_bytes(str(Path(out).absolute()), encode(pixels, "png"))
-    print(json.dumps(meta, sort_keys=True, ensure_ascii=False))
+    print(_printable(meta))
     return 0
+
+
+def _printable(meta: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(meta, sort_keys=True, ensure_ascii=False)
+    except RecursionError as error:
+        raise ShardsError("the JSON of this sample is nested too deeply to be printed") from error
+    return text.encode(errors="backslashreplace").decode()
 
 
 if __name__ == "__main__":

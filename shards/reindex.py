@@ -35,8 +35,10 @@ def reindex(
     old = _old_index(url)
     if block_samples is None and old:
         block_samples = old.block_samples
-    if block_samples is not None and not 1 <= block_samples <= 10**6:
-        raise ShardsError(f"--block-images {block_samples} is outside [1, 1000000]; give one inside")
+    if block_samples is not None and not 1 <= block_samples <= indexes.MAX_BLOCK_SAMPLES:
+        raise ShardsError(
+            f"--block-images {block_samples} is outside [1, {indexes.MAX_BLOCK_SAMPLES}]; give one inside"
+        )
 
     def read(name: str) -> Scanned:
         return scan(url, name, lengths[name], block_samples=block_samples, for_dali=dali)

@@ -11,6 +11,7 @@ from shards.bench import Rate, Report, bench
 from shards.build import build
 from shards.limit import limit
 from shards.sources.rooms import Rooms
+from tests.cluster.faultproxy import Rule
 
 
 @pytest.fixture(scope="module", params=["npy", "jpg"])
@@ -59,6 +60,15 @@ def test_an_object_store_is_measured_with_more_requests_too(s3_folder, capsys):
     assert read <= told.requests <= read + 8 + 4 + 10, "and those that fill the memory, and those in flight"
     assert main(["bench", s3_folder, "--seconds", "0.2"]) == 0
     assert "with 32 requests" in capsys.readouterr().out
+
+
+@pytest.mark.s3
+def test_slow_answers_are_told_as_latency(faulty_folder, fault_proxy):
+    build(Rooms(50, 16), faulty_folder, size=16, shard_images=20, block_samples=8, workers=1)
+    fault_proxy.rules(Rule("latency", seconds=0.05))
+    report = bench(faulty_folder, seconds=1.2, requests=2)
+    assert report.reading.latency(0.5) >= 0.05
+    assert limit(report).startswith("storage latency: twice the requests gave")
 
 
 def rate(images_per_second, cpu=0.1):
