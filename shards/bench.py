@@ -26,7 +26,7 @@ from shards.reader import Blocks
 T = TypeVar("T")
 
 PHASES = 4
-HELD_BYTES = 2**26
+HELD_BYTES = 2**24
 """Of blocks that are decoded over and over."""
 
 MAX_THREADS = 1024

@@ -11,7 +11,7 @@ import numpy as np
 from shards import dali, store
 from shards.blocks import BLOCK_DTYPE, BlockTable, default_block_samples
 from shards.errors import ImageError, ShardsError
-from shards.format import PIXELS_OFFSET, Record, check_new, npy_header, picture_extension
+from shards.format import IMAGE_EXTENSIONS, PIXELS_OFFSET, Record, check_new, npy_header, picture_extension
 from shards.images import declared_size
 from shards.index import IMAGE_SIZES, Shard
 from shards.pieces import Pieces
@@ -106,6 +106,7 @@ def _samples(where: str, pieces: Pieces, length: int) -> Iterator[_Sample]:
                 yield sample
             start = sample.stop if sample else 0
             sample = _Sample(member.key, start, start)
+        _check_named(member, where)
         if sample:
             sample.stop = member.stop
             _check_block(sample.stop - sample.start, where)
@@ -114,6 +115,13 @@ def _samples(where: str, pieces: Pieces, length: int) -> Iterator[_Sample]:
         pieces.release(member.stop)
     if sample:
         yield sample
+
+
+def _check_named(member: Member, where: str) -> None:
+    """A `.jpg` with nothing before the dot would be a sample to some readers and none to others."""
+    before, dot, extension = member.name.rpartition("/")[2].partition(".")
+    if not before and dot and extension.lower() in IMAGE_EXTENSIONS:
+        raise ShardsError(f"{where}: {member.name!r} is a picture without a name; write the tar without it")
 
 
 def _add(sample: _Sample, member: Member, pieces: Pieces, where: str) -> None:

@@ -137,6 +137,7 @@ def test_blocks_of_adopted_tars_are_whole_records(tmp_path):
         ([("a.jpg", picture(0)), ("a.JPG", picture(0))], r"'a\.JPG' is there twice in one sample"),
         ([("../a.jpg", picture(0))], r"refusing the member name '\.\./a\.jpg': it .* leaves its folder"),
         ([("/a.jpg", picture(0))], "refusing the member name '/a.jpg'"),
+        ([("a.jpg", picture(0)), ("d/.jpg", picture(1))], r"'d/\.jpg' is a picture without a name; write"),
         ([("a\n.jpg", picture(0))], "refusing the member name .*control signs"),
         ([("a.json", bytes(scan.MAX_MEMBER_BYTES + 1))], r"'a\.json' has 33554433 bytes, more than"),
     ],
