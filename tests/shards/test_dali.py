@@ -2,6 +2,7 @@
 
 import tarfile
 
+import numpy as np
 import pytest
 
 from shards import ShardsError, store
@@ -99,3 +100,24 @@ def test_a_name_with_blanks_is_one_line(tmp_path):
     with pytest.raises(ShardsError, match=r"00000\.tar: DALI's index cannot name 'my room\.jpg'"):
         reindex(url, dali=True)
     assert main(["index", url]) == 0
+
+
+def test_dali_itself_reads_them(tmp_path):
+    dali = pytest.importorskip(
+        "nvidia.dali", reason="pip install nvidia-dali-cuda120, which needs no GPU here"
+    )
+    members = []
+    for number in range(10):
+        name = f"d/{'long' * 40}{number}" if number % 3 else f"./d/{number}"
+        members += [(f"{name}.jpg", picture(number)), (f"{name}.seg.png", b"p" * 700), (f"{name}.cls", b"1")]
+    url = write(tmp_path / "set", [("d/", b""), ("README", b"x" * 600), *members])
+    reindex(url, dali=True)
+    pipeline = dali.Pipeline(batch_size=5, num_threads=1, device_id=None)
+    with pipeline:
+        paths = {"paths": [f"{url}/00000.tar"], "index_paths": [f"{url}/00000.idx"]}
+        pipeline.set_outputs(*dali.fn.readers.webdataset(**paths, ext=["jpg", "seg.png", "cls"]))
+    pipeline.build()
+    read = [
+        bytes(np.array(part)) for _ in range(2) for row in zip(*pipeline.run(), strict=True) for part in row
+    ]
+    assert read == [data for _, data in members]
