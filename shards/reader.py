@@ -166,7 +166,7 @@ class Blocks:
 
 def _removed(index: Index, first: Sequence[int]) -> NDArray[np.bool_]:
     """(blocks, samples of the longest): which are marked as removed."""
-    gone = np.zeros((index.blocks, index.block_samples), np.bool_)
+    gone = np.zeros((index.blocks, int(index.block_counts().max())), np.bool_)
     for row, shard in zip(first, index.shards, strict=False):
         blocks, positions = np.divmod(np.asarray(shard.removed, np.int64), index.block_samples)
         gone[row + blocks, positions] = True

@@ -124,7 +124,7 @@ class Feed:
         return self._error is not None or bool(self._missing[slot] == 0)
 
     def _what_it_waits_for(self) -> str:
-        late = [span for at, span in self._under_way.values() if at + span.first <= self._step]
+        late = [span for at, span in list(self._under_way.values()) if at + span.first <= self._step]
         told = f"rank {self.rank} has waited {self._warn_after_seconds:.0f} s for step {self._step}'s data"
         if not late:
             return f"{told} and goes on waiting: data.threads={len(self._threads)} may be too few"
