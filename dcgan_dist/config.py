@@ -112,6 +112,8 @@ class Run:
     """Steps between two checkpoints; the last step always has one."""
     checkpoints_kept: int = 3
     """How many of the newest checkpoints to keep."""
+    checkpoint_keep_steps: int | None = None
+    """Keep also every checkpoint whose step is a multiple of this."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,10 @@ def check(config: Config, *, ranks: int) -> None:
         "run.sample_images": (run.sample_images, 2),
         "run.checkpoint_steps": (run.checkpoint_steps, 1),
         "run.checkpoints_kept": (run.checkpoints_kept, 1),
+        "run.checkpoint_keep_steps": (
+            1 if run.checkpoint_keep_steps is None else run.checkpoint_keep_steps,
+            1,
+        ),
     }
     for name, (value, least) in at_least.items():
         if not value >= least:

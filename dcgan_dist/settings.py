@@ -23,6 +23,9 @@ WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or f
 class ConfigError(ValueError):
     """A setting is wrong; the message is one line that names it, its value, the rule and the way out."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split("\n")))
+
 
 @dataclass(frozen=True)
 class Given:

@@ -15,31 +15,31 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dcgan_dist import checkpoint, pictures, world
+from dcgan_dist import alarms, checkpoint, pictures, world
+from dcgan_dist.alarms import DivergedError
 from dcgan_dist.checkpoint import CheckpointError, Manifest
 from dcgan_dist.config import Config, check, check_data, read_config, total_steps
 from dcgan_dist.coordinator import check_same_run, coordinate, versions
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.parallel import make_cast, make_players
+from dcgan_dist.rollcall import LostRanksError
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
+from dcgan_dist.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Signals, Stop, ignore_signals
 from dcgan_dist.stream.cache import Cache
 from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan, lanes
 from dcgan_dist.world import World
+from dcgan_dist.writer import UnsavedError
 from shards import Index, ShardsError, store
 from shards.reader import Blocks
 
 
-class DivergedError(ValueError):
-    """A loss or a weight is no longer a number."""
-
-
-def train(config: Config, here: World, index: Index) -> None:
-    """The whole run, or the rest of it."""
+def train(config: Config, here: World, index: Index, *, signals: Signals) -> int | None:
+    """The whole run, or the rest of it; the step at which a signal stopped it before its end."""
     trainer = Trainer(config, here)
     first, last = trainer.resume(), total_steps(config, index)
     blocks = Blocks(config.data.url, index)
@@ -48,8 +48,9 @@ def train(config: Config, here: World, index: Index) -> None:
     run = config.run
     with feed, coordinate(config, rank=here.rank, first_step=first, total_steps=last) as coordinator:
         meter = Meter(feed, here, config.data.batch_images)
+        stop = Stop(signals, here.store, here.device)
+        coordinator.show_real(blocks, write=first == 0)
         if first == 0:
-            coordinator.show_real(blocks)
             coordinator.sample(0, trainer.shown)
         for step in range(first, last):
             real = pictures.to_device(feed.next_batch(), here.device, trainer.dtype)
@@ -57,13 +58,17 @@ def train(config: Config, here: World, index: Index) -> None:
             done = step + 1
             meter.tick()
             coordinator.tick()
+            stopped = done < last and stop.after(done)
             if done % run.log_steps == 0 or done == last:
-                coordinator.log(done, trainer.metrics() | meter.read(done), meter.by_rank)
+                coordinator.log(done, trainer.metrics(done) | meter.read(done), meter.by_rank)
             if done % run.sample_steps == 0 or done == last:
                 coordinator.sample(done, trainer.shown)
-            if done % run.checkpoint_steps == 0 or done == last:
-                trainer.check_finite(done)
+            if done % run.checkpoint_steps == 0 or done == last or stopped:
+                trainer.check_weights(done)
                 coordinator.save(done, *trainer.state(done))
+            if stopped:
+                return done
+    return None
 
 
 class Trainer:
@@ -99,7 +104,7 @@ class Trainer:
         if self.ema is not None and (self.config.train.update_rule == "both" or step % 2 == 0):
             self._follow(self.ema)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, step: int) -> dict[str, float]:
         """Means over the global batch, of each network updated since the last call; all ranks must call it.
 
         Raises DivergedError.
@@ -113,7 +118,7 @@ class Trainer:
         self._last = {}
         for name, value in told.items():
             if name.startswith("loss/") and not math.isfinite(value):
-                raise DivergedError(f"{name} is {value}; the last checkpoint is kept; lower optim.lr")
+                raise DivergedError(f"step {step}: {name} is {value}; lower optim.lr")
         return told
 
     @torch.no_grad()
@@ -122,12 +127,15 @@ class Trainer:
         weight = 1 - self.config.train.ema_decay
         torch._foreach_lerp_(list(ema.parameters()), list(self.g.bare.parameters()), weight)
 
-    def check_finite(self, step: int) -> None:
-        """Raises DivergedError rather than let a broken network into a checkpoint."""
-        for name, net in (("g", self.g.bare), ("d", self.d.bare)):
+    def check_weights(self, step: int) -> None:
+        """Raises DivergedError rather than let broken networks, or other ones by rank, into a checkpoint."""
+        nets: dict[str, nn.Module] = {"g": self.g.bare, "d": self.d.bare}
+        for name, net in nets.items():
             for key, value in net.state_dict().items():
                 if not bool(torch.isfinite(value).all()):
                     raise DivergedError(f"step {step}: weights {name}.{key} are not finite; lower optim.lr")
+        prints = torch.stack([alarms.fingerprint(net) for net in nets.values()])
+        alarms.check_same(self.here.gather(prints), tuple(nets), step=step)
 
     def state(self, step: int) -> tuple[checkpoint.Parts, dict[str, object]]:
         """Everything that a resumed run needs, copied to the CPU, and the facts of the manifest."""
@@ -143,24 +151,33 @@ class Trainer:
         return checkpoint.snapshot(self.g, self.d, self.ema), facts
 
     def resume(self) -> int:
-        """Take up the newest whole checkpoint; the step to go on with. Raises CheckpointError."""
+        """Take up the newest whole checkpoint that rank 0 finds; the step to go on with.
+
+        Raises CheckpointError or StoreError.
+        """
         folder = store.join(self.config.run.dir, "checkpoints")
-        found = checkpoint.read_newest(folder)
-        step = found[0].step if found else 0
-        agreed = self.here.mean(torch.tensor([step], dtype=torch.float64, device=self.here.device))
-        if float(agreed) != step:
-            raise CheckpointError(
-                f"rank {self.here.rank} finds step {step} in {folder} but other ranks do not; "
-                "run.dir must be on storage that all nodes share"
-            )
+        found = checkpoint.read_newest(folder) if self.here.rank == 0 else None
+        step = self.here.agree(found[0].step if found else 0)
+        if step and self.here.rank:
+            try:
+                found = checkpoint.read(folder, step)
+            except CheckpointError as error:
+                raise CheckpointError(f"{error}; run.dir must be on storage that all nodes share") from None
         if found:
             self._restore(*found)
+            if self.here.rank == 0:
+                print(f"going on from step {step} on {self.here.ranks} ranks", flush=True)
         return step
 
     def _restore(self, manifest: Manifest, parts: checkpoint.Parts) -> None:
         checkpoint.restore(parts, self.g, self.d, self.ema)
         for name, player in (("g", self.g), ("d", self.d)):
-            player.scaler.load_state_dict(manifest.facts["scalers"][name])
+            try:
+                player.scaler.load_state_dict(manifest.facts["scalers"][name])
+            except (KeyError, TypeError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"{checkpoint.stem(manifest.step)}: no scaler of {name} ({error})"
+                ) from None
 
 
 def open_feed(
@@ -237,8 +254,21 @@ class Meter:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line. Errors of the user's making are one line, told by rank 0."""
+    """The command line; its exit codes are those of `stopping`."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    rank = world.launched_rank()
+    try:
+        with Signals() as signals:
+            return run(argv, signals)
+    except LostRanksError as error:
+        print(f"error: rank {rank}: {error}", file=sys.stderr, flush=True)
+    except Exception:
+        print(f"rank {rank} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+    return UNFORESEEN
+
+
+def run(argv: Sequence[str], signals: Signals) -> int:
+    """A run from its command line on. Errors of the user's making are one line, told by rank 0."""
     rank, joined = world.launched_rank(), False
     try:
         config = read_config(argv, "python -m dcgan_dist.train")
@@ -246,20 +276,25 @@ def main(argv: Sequence[str]) -> int:
         index = check_data(config)
         check_same_run(config)
         with world.join(device=config.train.device, timeout_seconds=config.train.timeout_seconds) as here:
-            joined = True
-            train(config, here, index)
-    except (ConfigError, ShardsError, CheckpointError, DivergedError) as error:
+            joined = signals.patient = True
+            stopped = train(config, here, index, signals=signals)
+    except (ConfigError, ShardsError, CheckpointError, UnsavedError, DivergedError) as error:
         # Every rank meets the same wrong setting; only storage can fail for one rank alone.
         if rank == 0 or (joined and isinstance(error, ShardsError)):
-            print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
-        return 2
-    except Exception:
-        print(f"rank {rank} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-        return 1
-    if rank == 0:
+            told = f"{f'rank {rank}: ' if rank else ''}{error}"
+            if isinstance(error, DivergedError):
+                told += f"; the last good checkpoint is {checkpoint.newest_name(config.run.dir)}"
+            print(f"error: {told}", file=sys.stderr, flush=True)
+        return REFUSED
+    if rank == 0 and stopped is None:
         print(f"done: samples, checkpoints and logs are in {config.run.dir}")
-    return 0
+    elif rank == 0:
+        cause = f"by {signals.received.name}" if signals.received else "with another rank"
+        print(f"stopped {cause} and saved at step {stopped}; the same command goes on from there")
+    return FINISHED if stopped is None else STOPPED
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    ignore_signals()
+    raise SystemExit(code)
