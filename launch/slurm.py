@@ -35,6 +35,7 @@ from shards import ShardsError, store
 from shards.__main__ import check_build
 from shards.redact import redact
 
+TRAINER = "dcgan_dist.train"
 STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 OURS = [
     "array",
@@ -109,6 +110,9 @@ class Task:
             environment |= {name: str(value) for name, value in named.items()}
         words = [sys.executable, "-u", *self.words]
         if here.cluster == "slurm":
+            # Until the trainer takes them; it would die of one while it imports torch.
+            if self.words[1] == TRAINER:
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
             os.execve(sys.executable, words, environment)  # noqa: S606
         # On this machine nobody asks for the exit code of a task, so it is handed back as a result.
         child = subprocess.Popen(words, env=environment, start_new_session=True)
@@ -163,7 +167,7 @@ def plan_train(given: argparse.Namespace, folder: Path, config: Config, extra: E
     name = shlex.quote(given.interface or "")
     network = [f"export NCCL_SOCKET_IFNAME={name} GLOO_SOCKET_IFNAME={name}"] if given.interface else []
     job = make_job(
-        [Task(("-m", "dcgan_dist.train", str(folder / "config.yaml")))],
+        [Task(("-m", TRAINER, str(folder / "config.yaml")))],
         folder,
         extra,
         before=[*MEET, *network],

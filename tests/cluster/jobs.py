@@ -14,9 +14,7 @@ import torch
 import yaml
 
 from dcgan_dist import checkpoint
-from dcgan_dist.train import main
 from tests.cluster.slurm import Cluster
-from tests.ranks import run_ranks
 
 ROOT = Path(__file__).parent.parent.parent
 ENDLESS = 10**6
@@ -125,7 +123,9 @@ class Training:
         """The weights that differ from those of a run that nothing broke into; double and lost steps too."""
         last = self.saved
         unbroken = self.folder / "unbroken"
-        assert run_ranks(main, NODES, settings(self.data, unbroken, last)) == [0] * NODES
+        words = ["--cluster", "local", "--nodes", str(NODES), *settings(self.data, unbroken, last)]
+        done = launch(self.cluster, self.folder / "local", "train", *words)
+        assert done.returncode == 0, done.stderr
         here, there = (checkpoint.read_newest(str(run / "checkpoints")) for run in (self.run, unbroken))
         assert here is not None
         assert there is not None

@@ -12,7 +12,7 @@ import pytest
 from shards.build import build
 from shards.sources.rooms import Rooms
 from tests.cluster import jobs
-from tests.cluster.jobs import Interruption, Training, launch, settings, start
+from tests.cluster.jobs import Interruption, launch, settings, start
 from tests.cluster.slurm import Cluster
 from tests.test_promises import losses, run
 
@@ -120,7 +120,7 @@ def test_a_job_that_fails_by_itself_is_requeued_a_few_times(
     training = start(slurm, rooms16, tmp_path, "--max-failures", "1")
     for attempt in (0, 1):
         training.wait_for_steps(3)
-        os.kill(rank_of(training, 2), signal.SIGKILL)
+        os.kill(task_of(slurm, RANK="2"), signal.SIGKILL)
         if attempt == 0:
             training.wait_for("PENDING")
             assert "rank 2 on 127.0.0.3: Killed" in training.status
@@ -132,9 +132,10 @@ def test_a_job_that_fails_by_itself_is_requeued_a_few_times(
     check_nothing_is_left(slurm)
 
 
-def rank_of(training: Training, rank: int) -> int:
-    """The process of a rank."""
-    (pid,) = [pid for pid, words in training.cluster.processes() if words.get("RANK") == str(rank)]
+def task_of(cluster: Cluster, **words: str) -> int:
+    """The process of the task that has these words in its environment."""
+    wanted = words.items() | {("SLURM_STEP_ID", "0")}
+    (pid,) = [pid for pid, found in cluster.processes() if wanted <= found.items()]
     return pid
 
 
@@ -163,7 +164,7 @@ def test_an_array_of_parts_is_one_build_also_when_tasks_are_killed(slurm: Cluste
     for part in (2, 5):
         name = f"{job}_{part}"
         slurm.wait_for(f"part {part}", lambda name=name: log_has(tmp_path, name, "attempt"), seconds=120)
-        slurm.tell("scancel", "--signal=KILL", name)
+        os.kill(task_of(slurm, SLURM_ARRAY_TASK_ID=str(part)), signal.SIGKILL)
         slurm.start_now(name)
     slurm.wait_for("the merge", lambda: (Path(many) / "index.json").exists(), seconds=240)
     slurm.wait_for("an empty queue", lambda: not slurm.tell("squeue", "-h"))
