@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import submitit
-from submitit.core.utils import UncompletedJobError
+from submitit.core.utils import FailedJobError, UncompletedJobError
 from submitit.helpers import clean_env
 from submitit.slurm.slurm import _make_sbatch_string
 
@@ -235,10 +235,31 @@ def check_numbers(given: argparse.Namespace) -> None:
             raise LaunchError(f"--{name.replace('_', '-')}={value} must be at least {low}")
 
 
-def check_slurm(extra: Extra, scripts: Sequence[str]) -> None:
-    """Let Slurm itself look at the scripts. Raises LaunchError."""
+def check_time(limit: str | bool, signal_seconds: int) -> None:
+    """Raises LaunchError for a time limit that is over before its warning; for the forms see `man sbatch`."""
+    days, dash, clock = str(limit).rpartition("-")
+    if not re.fullmatch(r"\d*", days) or not re.fullmatch(r"\d+(:\d+){0,2}", clock):
+        return  # sbatch will say what is wrong with it
+    numbers = [int(number) for number in clock.split(":")]
+    if not dash and len(numbers) < 3:
+        numbers = [0, *numbers]
+    hours, minutes, seconds = (*numbers, 0, 0)[:3]
+    if ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds <= signal_seconds:
+        raise LaunchError(
+            f"--time={limit} is over before its warning, {signal_seconds} s ahead; "
+            f"give more time, or fewer --signal-seconds"
+        )
+
+
+def need_slurm() -> None:
+    """Raises LaunchError on a machine without Slurm."""
     if not shutil.which("sbatch"):
         raise LaunchError("no sbatch on this machine; log in to the cluster, or use --cluster local")
+
+
+def check_slurm(extra: Extra, scripts: Sequence[str]) -> None:
+    """Let Slurm itself look at the scripts. Raises LaunchError."""
+    need_slurm()
     known = sorted(set(re.findall(r"--([a-z][a-z-]+)", ask("sbatch", "--help"))) - set(OURS))
     for name in extra:
         if name not in known:
@@ -278,6 +299,7 @@ def train(given: argparse.Namespace, rest: Sequence[str]) -> int:
     """check all that can be checked here, record it in the run folder, submit"""
     settings, extra = split_words(rest)
     check_numbers(given)
+    check_time(extra.get("time", ""), given.signal_seconds)
     config = read_config([*([given.config] if given.config else []), *settings], "launch/slurm.py train")
     check(config, ranks=ranks_of(given))
     check_data(config)
@@ -365,10 +387,13 @@ def submit(folder: Path, job: Job, ended: Sequence[str]) -> str:
     """Hand a job to Slurm, to start when those of `ended` have; returns its id."""
     executor = submitit.SlurmExecutor(folder)
     executor.update_parameters(**job.options, dependency=f"afterany:{':'.join(ended)}" if ended else None)
-    with outside_any_job():
-        if len(job.tasks) > 1:
-            return executor.submit_array(job.tasks)[0].job_id.partition("_")[0]
-        return executor.submit(job.tasks[0]).job_id
+    try:
+        with outside_any_job():
+            if len(job.tasks) > 1:
+                return executor.submit_array(job.tasks)[0].job_id.partition("_")[0]
+            return executor.submit(job.tasks[0]).job_id
+    except FailedJobError as error:
+        raise LaunchError(f"Slurm refuses the job: {' '.join(str(error).split())}") from None
 
 
 def run_here(cluster: str, folder: Path, job: Job) -> int:
@@ -515,10 +540,13 @@ def requeue(given: argparse.Namespace, rest: Sequence[str]) -> int:
 def control(given: argparse.Namespace, *command: str) -> int:
     """Hand the jobs of a launch to a command of Slurm. Raises LaunchError with its answer."""
     folder, record = find(given)
-    for job in filter(None, record["jobs"]):
+    need_slurm()
+    if record["cluster"] != "slurm":
+        raise LaunchError(f"{folder.name} runs without Slurm; end it with Ctrl-C where it runs")
+    for job in record["jobs"]:
         done = run(*command, job)
         if done.returncode:
-            told = done.stderr.strip().splitlines()[-1]
+            told = " ".join(done.stderr.split())
             raise LaunchError(
                 f"{job}: {told}; the command of the launch, given again, goes on where it ended"
             )

@@ -147,35 +147,38 @@ def start(cluster: Cluster, data: str, folder: Path, *words: str) -> Training:
     return Training(cluster, data, folder, done.stdout.split()[1])
 
 
-Interruption = Callable[[Training], None]
+Interruption = Callable[..., None]
+"""Breaks into a training and returns once Slurm has it pending; if it is the `last`, the run gets its end."""
 
 
-def signal_it(training: Training) -> None:
+def signal_it(training: Training, *, last: bool) -> None:
     """A signal to all tasks, as any user may send."""
     training.cluster.tell("scancel", "--signal=USR2", training.job)
     training.wait_for("PENDING")
 
 
-def requeue_it(training: Training) -> None:
+def requeue_it(training: Training, *, last: bool) -> None:
     """`scontrol requeue`, as an administrator may do."""
     training.cluster.tell("scontrol", "requeue", training.job)
     training.wait_for("PENDING")
 
 
-def preempt_it(training: Training) -> None:
+def preempt_it(training: Training, *, last: bool) -> None:
     """A job of a higher partition takes the nodes, for as long as the run needs to get its end."""
     words = ("sbatch", "--parsable", "-p", "high", "-N", str(NODES), "--exclusive", "-o", "/dev/null")
     other = training.cluster.tell(*words, "--wrap", "sleep 600")
     training.wait_for("PENDING")
     training.cluster.wait_for("the preempting job", lambda: training.cluster.state(other) == "RUNNING")
-    training.end_at(training.saved + 10)
+    if last:
+        training.end_at(training.saved + 10)
     training.cluster.tell("scancel", other)
 
 
-def crash_a_node(training: Training) -> None:
+def crash_a_node(training: Training, *, last: bool) -> None:
     """SIGKILL to a node's daemon and its ranks; it comes back when Slurm has given the job up."""
     node = training.cluster.nodes[2]
     training.cluster.crash_node(node)
     training.wait_for("PENDING")
-    training.end_at(training.saved + 10)
+    if last:
+        training.end_at(training.saved + 10)
     training.cluster.start_node(node)

@@ -117,11 +117,11 @@ class Cluster:
             time.sleep(0.1)
 
     def start_now(self, job: str) -> None:
-        """Spare a requeued job the two minutes that Slurm lets it wait."""
-        # In the second of its end the new life would be refused its credential.
-        self.wait_for(f"job {job} pending", lambda: self.state(job) == "PENDING")
-        time.sleep(2)
-        self.tell("scontrol", "update", f"jobid={job}", "StartTime=now")
+        """Spare a requeued job that is pending the two minutes that Slurm lets it wait."""
+        if self.state(job) == "PENDING":
+            time.sleep(2)  # in the second of its end the new life would be refused its credential
+            with suppress(RuntimeError):  # it has started meanwhile
+                self.tell("scontrol", "update", f"jobid={job}", "StartTime=now")
 
     def start_node(self, node: str) -> None:
         """Start the daemon of one node."""

@@ -77,7 +77,7 @@ def test_an_interrupted_job_ends_where_the_unbroken_one_does(
 ) -> None:
     training = start(slurm, rooms16, tmp_path)
     training.wait_for_steps(12)
-    interrupt(training)
+    interrupt(training, last=True)
     if interrupt is not jobs.crash_a_node:
         assert training.saved == max(training.steps), "the very last step was saved"
     training.finish()
@@ -165,6 +165,7 @@ def test_an_array_of_parts_is_one_build_also_when_tasks_are_killed(slurm: Cluste
         name = f"{job}_{part}"
         slurm.wait_for(f"part {part}", lambda name=name: log_has(tmp_path, name, "attempt"), seconds=120)
         os.kill(task_of(slurm, SLURM_ARRAY_TASK_ID=str(part)), signal.SIGKILL)
+        slurm.wait_for(f"{name} pending", lambda name=name: slurm.state(name) == "PENDING")
         slurm.start_now(name)
     slurm.wait_for("the merge", lambda: (Path(many) / "index.json").exists(), seconds=240)
     slurm.wait_for("an empty queue", lambda: not slurm.tell("squeue", "-h"))
