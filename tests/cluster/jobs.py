@@ -98,9 +98,9 @@ class Training:
     def wait_for_steps(self, steps: int) -> None:
         """Until that many steps of this life are logged."""
         enough = steps + max(self.steps, default=0)
-        self.cluster.wait_for(f"step {enough}", lambda: max(self.steps, default=0) >= enough, seconds=120)
+        self.cluster.wait_for(f"step {enough}", lambda: max(self.steps, default=0) >= enough, seconds=300)
 
-    def wait_for(self, *states: str, seconds: float = 120) -> None:
+    def wait_for(self, *states: str, seconds: float = 300) -> None:
         """Until Slurm gives it one of these states."""
         self.cluster.wait_for(
             f"{states} of {self.job}", lambda: self.cluster.state(self.job) in states, seconds=seconds

@@ -13,7 +13,7 @@ from shards.build import build
 from shards.sources.rooms import Rooms
 from tests.cluster import jobs
 from tests.cluster.jobs import Interruption, launch, settings, start
-from tests.cluster.slurm import Cluster
+from tests.cluster.slurm import Cluster, slurm_cluster
 from tests.test_promises import losses, run
 
 pytestmark = pytest.mark.slurm
@@ -75,16 +75,30 @@ def test_torchrun_on_four_nodes_trains_the_run_of_one(slurm: Cluster, rooms16: s
 def test_an_interrupted_job_ends_where_the_unbroken_one_does(
     slurm: Cluster, rooms16: str, tmp_path: Path, interrupt: Interruption
 ) -> None:
-    training = start(slurm, rooms16, tmp_path)
+    check_it_goes_on(slurm, rooms16, tmp_path, interrupt)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")  # which skips where there is none
+def test_ranks_that_slurm_tracks_by_control_groups_are_signalled_too(rooms16: str, tmp_path: Path) -> None:
+    if os.geteuid() or not Path("/sys/fs/cgroup/freezer").is_dir():
+        pytest.skip("needs root and control groups of version 1")
+    with slurm_cluster(proctrack="cgroup") as cluster:
+        check_it_goes_on(cluster, rooms16, tmp_path, jobs.signal_it)
+
+
+def check_it_goes_on(cluster: Cluster, data: str, folder: Path, interrupt: Interruption) -> None:
+    """Break into a training once, and compare its end with that of the unbroken one."""
+    training = start(cluster, data, folder)
     training.wait_for_steps(12)
     interrupt(training, last=True)
     if interrupt is not jobs.crash_a_node:
         assert training.saved == max(training.steps), "the very last step was saved"
     training.finish()
-    assert slurm.state(training.job) == "COMPLETED", training.status
+    assert cluster.state(training.job) == "COMPLETED", training.status
     assert training.restarts == 1
     assert training.differences() == []
-    check_nothing_is_left(slurm)
+    check_nothing_is_left(cluster)
 
 
 @pytest.mark.slow
