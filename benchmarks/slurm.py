@@ -38,7 +38,8 @@ def main() -> int:
                 training.wait_for_steps(1)
             else:
                 training.finish()
-            went_on = training.restarts == number and training.steps == list(range(1, training.steps[-1] + 1))
+            steps = training.steps
+            went_on = training.restarts == number and steps == list(range(1, len(steps) + 1))
             resumed += went_on
             told = f"{number}: {interrupt.__name__} at step {saved}, {time.monotonic() - began:.0f} s"
             print(told + ("" if went_on else ", NOT RESUMED"), flush=True)

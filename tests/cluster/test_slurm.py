@@ -103,7 +103,7 @@ def check_it_goes_on(cluster: Cluster, data: str, folder: Path, interrupt: Inter
 
 @pytest.mark.slow
 def test_a_job_at_its_time_limit_is_saved_and_goes_on(slurm: Cluster, rooms16: str, tmp_path: Path) -> None:
-    training = start(slurm, rooms16, tmp_path, "--time", "1", "--signal-seconds", "25")
+    training = start(slurm, rooms16, tmp_path, "--time", "2", "--signal-seconds", "25")
     training.wait_for_steps(1)
     training.wait_for("PENDING")
     assert training.saved == max(training.steps)
