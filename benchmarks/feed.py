@@ -1,44 +1,56 @@
-"""Images per second from storage to decoded uint8 batches: ours against webdataset as installed, side by
-side.
+"""Images per second from storage to decoded uint8 batches: ours beside the readers one would use instead.
 
-Drawn rooms of 64x64, warm page cache, batches of 128; no training.
+Drawn rooms of 64x64, warm page cache, batches of 128, no training; every reader in a process of its own, one
+after another in each round. webdataset decodes with Pillow, as installed; the others get our JPEG decoder.
+litdata and mosaicml-streaming are measured where they can be imported: see benchmarks/README.md.
 """
 
 import argparse
+import importlib.util
 import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import simplejpeg
 import torch
 import webdataset
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.record import interleaved, ratios, record
-from dcgan_dist.stream.feed import Blocks, Feed
+from benchmarks.record import apart, interleaved, ratios, record
+from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan
 from shards.build import build
+from shards.format import parse_records
 from shards.index import load
+from shards.reader import Blocks
 from shards.sources.rooms import Rooms
 
 BATCH = 128
+Run = Callable[[], int]
 
 
-def _ours(url: str, threads: int) -> Callable[[], int]:
+def ours(url: str, threads: int, epochs: int) -> Run:
+    torch.set_num_threads(1)
     blocks = Blocks(url, load(url))
     plan = Plan(blocks.kept_counts, batch_images=BATCH, seed=0)
+    steps = epochs * plan.steps_per_epoch
 
     def run() -> int:
-        with Feed(blocks, plan, lanes=range(BATCH), threads=threads) as feed:
-            for _ in range(plan.steps_per_epoch):
+        with Feed(blocks, plan, lanes=range(BATCH), threads=threads, stop_step=steps) as feed:
+            for _ in range(steps):
                 feed.next_batch()
-        return plan.steps_per_epoch * BATCH
+        return steps * BATCH
 
     return run
 
 
-def _webdataset(url: str, extension: str) -> Callable[[], int]:
+def from_webdataset(url: str, extension: str, workers: int) -> Run:
+    torch.set_num_threads(1)
     shards = sorted(str(path) for path in Path(url).glob("*.tar"))
 
     def decode(sample: dict[str, bytes]) -> np.ndarray:
@@ -47,11 +59,120 @@ def _webdataset(url: str, extension: str) -> Callable[[], int]:
             return np.load(data, allow_pickle=False)
         return np.asarray(Image.open(data).convert("RGB"))
 
-    def run() -> int:
-        stream = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).shuffle(1000).map(decode)
-        return sum(len(batch) for batch in stream.batched(BATCH, collation_fn=np.stack))
+    stream = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).shuffle(1000).map(decode)
+    loader = webdataset.WebLoader(
+        stream.batched(BATCH, collation_fn=np.stack), batch_size=None, num_workers=workers
+    )
+    return lambda: sum(len(batch) for batch in loader)
 
-    return run
+
+def from_litdata(folder: str, workers: int) -> Run:
+    torch.set_num_threads(1)
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    class Pictures(StreamingDataset):
+        def __getitem__(self, index: Any) -> np.ndarray:
+            return simplejpeg.decode_jpeg(super().__getitem__(index))
+
+    pictures = Pictures(input_dir=folder, shuffle=True, drop_last=False)
+    loader = StreamingDataLoader(pictures, batch_size=BATCH, num_workers=workers)
+    return lambda: sum(len(batch) for batch in loader)
+
+
+def from_streaming(folder: str, workers: int) -> Run:
+    torch.set_num_threads(1)
+    from streaming import StreamingDataset
+    from streaming.base.util import clean_stale_shared_memory
+
+    clean_stale_shared_memory()
+
+    class Pictures(StreamingDataset):
+        def __getitem__(self, index: Any) -> np.ndarray:
+            return simplejpeg.decode_jpeg(super().__getitem__(index)["jpg"])
+
+    pictures = Pictures(local=folder, shuffle=True, batch_size=BATCH, num_canonical_nodes=1)
+    loader = DataLoader(pictures, batch_size=BATCH, num_workers=workers)
+    return lambda: sum(len(batch) for batch in loader)
+
+
+def from_files(folder: str, workers: int) -> Run:
+    torch.set_num_threads(1)
+
+    class Pictures(Dataset[np.ndarray]):
+        paths = sorted(Path(folder).iterdir())
+
+        def __len__(self) -> int:
+            return len(self.paths)
+
+        def __getitem__(self, index: int) -> np.ndarray:
+            return simplejpeg.decode_jpeg(self.paths[index].read_bytes())
+
+    loader = DataLoader(Pictures(), batch_size=BATCH, shuffle=True, num_workers=workers)
+    return lambda: sum(len(batch) for batch in loader)
+
+
+def pictures_of(url: str) -> Iterator[bytes]:
+    """The encoded pictures of a dataset, in storage order."""
+    for path in sorted(Path(url).glob("*.tar")):
+        for found in parse_records(path.read_bytes()):
+            image = found.image()
+            assert image is not None
+            yield bytes(image[1])
+
+
+def _itself(item: bytes) -> bytes:
+    return item
+
+
+def write_for_peers(url: str, folder: str) -> dict[str, str]:
+    """The same JPEG bytes in each peer's own format; the folder of each that can be imported."""
+    made = {"files": f"{folder}/files"}
+    Path(made["files"]).mkdir()
+    for number, data in enumerate(pictures_of(url)):
+        Path(f"{made['files']}/{number:06d}.jpg").write_bytes(data)
+    if importlib.util.find_spec("litdata"):
+        from litdata import optimize
+
+        made["litdata"] = f"{folder}/litdata"
+        optimize(
+            _itself, list(pictures_of(url)), output_dir=made["litdata"], chunk_bytes="64MB", num_workers=1
+        )
+    if importlib.util.find_spec("streaming"):
+        from streaming import MDSWriter
+
+        made["mosaicml_streaming"] = f"{folder}/streaming"
+        with MDSWriter(out=made["mosaicml_streaming"], columns={"jpg": "bytes"}) as out:
+            for data in pictures_of(url):
+                out.write({"jpg": data})
+    return made
+
+
+PEERS = {"litdata": from_litdata, "mosaicml_streaming": from_streaming, "files": from_files}
+
+
+def compare(url: str, encoding: str, contenders: dict[str, tuple[Any, ...]], *, repeats: int) -> None:
+    """Measure all and write a line for each, and the ratios to the best of each peer."""
+    with ExitStack() as stack:
+        runs = {name: stack.enter_context(apart(*how)) for name, how in contenders.items()}
+        rates = interleaved(runs, repeats=repeats)
+    config = {"images": load(url).samples, "size": load(url).image_size, "batch_images": BATCH}
+    for name, values in rates.items():
+        record("feed", f"feed/{encoding}/{name}", values, unit="images/s", config=config)
+    mine = rates["ours_2_threads"]
+    web = best([rates[name] for name in rates if name.startswith("webdataset")])
+    record("feed", f"feed/{encoding}/ratio_to_webdataset", ratios(mine, web), unit="ratio", config=config)
+    peers = [rates[name] for name in rates if name.startswith(("litdata", "mosaicml"))]
+    if peers:
+        against = ratios(mine, best(peers))
+        record("feed", f"feed/{encoding}/ratio_to_best_peer", against, unit="ratio", config=config)
+    if encoding == "npy":
+        one = rates["ours_1_thread"]
+        record("feed", "feed/npy/images_per_second_one_core", one, unit="images/s", config=config)
+
+
+def best(rows: list[list[float]]) -> list[float]:
+    """The fastest of several in each round."""
+    return [max(column) for column in zip(*rows, strict=True)]
 
 
 def main() -> None:
@@ -60,22 +181,23 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         for encoding in ("npy", "jpg"):
             url = f"{folder}/{encoding}"
             build(Rooms(args.images, size=args.size), url, size=args.size, encoding=encoding)
-            config = {"images": args.images, "size": args.size, "encoding": encoding, "batch_images": BATCH}
-            contenders = {
-                "ours_1_thread": _ours(url, 1),
-                "ours_2_threads": _ours(url, 2),
-                "webdataset": _webdataset(url, encoding),
+            epochs = 5 if encoding == "npy" else 1  # so that a round takes long enough to be measured
+            contenders: dict[str, tuple[Any, ...]] = {
+                f"ours_{n}_thread{'s' * (n > 1)}": (ours, url, n, epochs) for n in (1, 2)
             }
-            rates = interleaved(contenders, repeats=args.repeats)
-            for name, values in rates.items():
-                record("feed", f"feed/{encoding}/{name}", values, unit="images/s", config=config)
-            against = ratios(rates["ours_2_threads"], rates["webdataset"])
-            record("feed", f"feed/{encoding}/ratio_to_webdataset", against, unit="ratio", config=config)
+            contenders |= {f"webdataset_{n}_workers": (from_webdataset, url, encoding, n) for n in (0, 2)}
+            if encoding == "jpg":
+                made = write_for_peers(url, folder)
+                contenders |= {
+                    f"{name}_{n}_workers": (PEERS[name], where, n)
+                    for name, where in made.items()
+                    for n in (0, 2)
+                }
+            compare(url, encoding, contenders, repeats=args.repeats)
 
 
 if __name__ == "__main__":

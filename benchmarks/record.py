@@ -1,5 +1,6 @@
 """One JSON line per measurement, with all that is needed to read it a year later."""
 
+import contextlib
 import json
 import multiprocessing
 import platform
@@ -39,8 +40,9 @@ def apart(make: Callable[..., Callable[[], int]], *args: Any) -> Iterator[Callab
     """`make(*args)` in a process of its own, so that no contender's allocator or caches serve another."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    worker = context.Process(target=_serve, args=(there, make, args), daemon=True)
+    worker = context.Process(target=_serve, args=(there, make, args))  # no daemon: it may have workers
     worker.start()
+    there.close()  # so that its end is seen here
 
     def run() -> int:
         here.send(True)
@@ -50,14 +52,17 @@ def apart(make: Callable[..., Callable[[], int]], *args: Any) -> Iterator[Callab
     try:
         yield run
     finally:
-        here.send(False)
+        here.close()
         worker.join(timeout=10)
+        worker.kill()
 
 
 def _serve(pipe: Connection, make: Callable[..., Callable[[], int]], args: tuple[Any, ...]) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # for workers of its own, the default here
     run = make(*args)
-    while pipe.recv():
-        pipe.send(run())
+    with contextlib.suppress(EOFError):
+        while pipe.recv():
+            pipe.send(run())
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

@@ -4,22 +4,26 @@
     checkpoints/step-00001000.json            the manifest, written last: bytes and sha256 of every part
 
 A checkpoint without its manifest does not exist; one whose parts do not match it is named and passed over.
+Storage that does not answer is another matter: going on from an older one, or anew, would lose work.
 """
 
 import hashlib
 import json
 import logging
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as pack_tensors
 from torch import Tensor, nn
 
 from dcgan_dist.step import Player
 from shards import ShardsError, store
+from shards.errors import MissingError
 
 FORMAT = 1
 Parts = dict[str, dict[str, Tensor]]
@@ -68,7 +72,9 @@ def restore(parts: Parts, g: Player[nn.Module], d: Player[nn.Module], ema: nn.Mo
         if module is not None:
             load_weights(module, parts.get(name, {}), name=name)
     for name, player in (("g_optim", g), ("d_optim", d)):
-        _load_optim(player.optim, parts.get(name, {}), name=name)
+        if name not in parts:
+            raise CheckpointError(f"the checkpoint has no {name}; it can be sampled from, not gone on with")
+        _load_optim(player.optim, parts[name], name=name)
 
 
 def _load_optim(optim: torch.optim.Optimizer, tensors: dict[str, Tensor], *, name: str) -> None:
@@ -76,13 +82,16 @@ def _load_optim(optim: torch.optim.Optimizer, tensors: dict[str, Tensor], *, nam
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, field = key.partition(".")
-        if not number.isdigit() or int(number) >= len(weights):
+        weight = weights[int(number)] if number in map(str, range(len(weights))) else None
+        if weight is None or value.shape != (() if field == "step" else weight.shape):
             raise CheckpointError(f"checkpoint of another network: {name}.{key} belongs to no weight")
-        weight = weights[int(number)]
-        if value.shape == weight.shape:
+        if field != "step":
             # In the weight's own memory format: fused Adam walks both without looking at strides.
             value = torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)
         state.setdefault(int(number), {})[field] = value
+    whole = [set(entry) == {"step", "exp_avg", "exp_avg_sq"} for entry in state.values()]
+    if whole and (not all(whole) or len(whole) != len(weights)):
+        raise CheckpointError(f"checkpoint of another optimizer: {name} lacks a mean or a step of a weight")
     optim.load_state_dict({"state": state, "param_groups": optim.state_dict()["param_groups"]})
 
 
@@ -101,81 +110,140 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], *, name: str) ->
 
 
 def write(folder: str, step: int, parts: Parts, facts: dict[str, Any]) -> None:
-    """Parts first, manifest last."""
+    """Parts first, manifest last. Raises StoreError; the checkpoint is then absent, others are untouched."""
+    manifest = store.join(folder, f"{stem(step)}.json")
+    store.remove(manifest)  # of a damaged one: its parts change under it
     files = {}
     for part, tensors in parts.items():
         data = pack_tensors(tensors)
         name = f"{stem(step)}.{part}.safetensors"
         store.write_bytes(store.join(folder, name), data)
         files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    manifest = {"format": FORMAT, "step": step, "files": files, **facts}
-    data = json.dumps(manifest, indent=1, sort_keys=True).encode()
-    store.write_bytes(store.join(folder, f"{stem(step)}.json"), data)
+    fields = {"format": FORMAT, "step": step, "files": files, **facts}
+    store.write_bytes(manifest, json.dumps(fields, indent=1, sort_keys=True).encode())
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return list(store.sizes(folder))
+    except MissingError:
+        return []
 
 
 def steps(folder: str) -> list[int]:
-    """Steps that have a manifest, oldest first."""
-    try:
-        names = store.sizes(folder)
-    except ShardsError:
-        return []
-    found = (re.fullmatch(r"step-(\d{8,})\.json", name) for name in names)
+    """Steps that have a manifest, oldest first. Raises StoreError when the folder cannot be listed."""
+    found = (re.fullmatch(r"step-(\d{8,})\.json", name) for name in _names(folder))
     return sorted(int(match[1]) for match in found if match)
 
 
+def newest_name(run: str) -> str:
+    """The newest checkpoint of a run, in words for people."""
+    try:
+        there = steps(store.join(run, "checkpoints"))
+    except ShardsError:
+        return "unknown, as storage fails too"
+    return f"{stem(there[-1])} in {run}" if there else "none"
+
+
+def foreign(folder: str) -> list[str]:
+    """Names of files that no run of ours wrote there."""
+    own = r"\.?step-\d{8,}\.(\w+\.safetensors|json)(\.\w+\.\w+\.tmp)?"
+    return [name for name in _names(folder) if not re.fullmatch(own, name)]
+
+
 def read_manifest(folder: str, step: int) -> Manifest:
-    """Raises CheckpointError when it is not one of ours."""
+    """Raises CheckpointError when it is not one of ours, StoreError when storage fails."""
     url = store.join(folder, f"{stem(step)}.json")
     try:
-        fields = json.loads(store.read_bytes(url))
+        return parse_manifest(store.read_bytes(url), step, where=url)
+    except MissingError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def parse_manifest(data: bytes, step: int, *, where: str) -> Manifest:
+    """The manifest of `step` that was read from `where`. Raises CheckpointError."""
+    try:
+        fields = json.loads(data)
         version, files = fields.pop("format"), fields.pop("files")
-        if version != FORMAT:
-            raise CheckpointError(f"{url}: format {version}, but this version reads format {FORMAT}")
+        if type(version) is not int or version != FORMAT:
+            raise CheckpointError(
+                f"{where}: format {str(version)[:20]}, but this version reads format {FORMAT}; "
+                "use the version of dcgan_dist that wrote it"
+            )
         for name, facts in files.items():
             if not re.fullmatch(rf"{stem(step)}\.\w+\.safetensors", name):
-                raise CheckpointError(f"{url}: names a foreign file {name!r}")
-            facts["bytes"], facts["sha256"]
-        return Manifest(fields.pop("step"), files, fields)
+                raise CheckpointError(f"{where}: names a foreign file {name!r}")
+            if type(facts["bytes"]) is not int or type(facts["sha256"]) is not str:
+                raise TypeError("bytes and sha256 are wanted for every file")
+        if fields.pop("step") != step:
+            raise ValueError("it is of another step")
+        return Manifest(step, files, fields)
     except CheckpointError:
         raise
-    except (ShardsError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{url}: not a checkpoint's manifest ({error})") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        told = str(error).replace("\n", " ")[:100]
+        raise CheckpointError(f"{where}: not a checkpoint's manifest ({told})") from None
 
 
 def read(folder: str, step: int, *, only: tuple[str, ...] = ()) -> tuple[Manifest, Parts]:
-    """A checkpoint, every byte checked; `only` names the parts wanted. Raises CheckpointError."""
+    """A checkpoint, every byte checked; `only` names the parts wanted.
+
+    Raises CheckpointError when it is damaged, StoreError when storage fails.
+    """
     manifest = read_manifest(folder, step)
     parts = {}
     for name, facts in manifest.files.items():
         part = name.split(".")[-2]
         if only and part not in only:
             continue
+        url = store.join(folder, name)
         try:
-            data = store.read_bytes(store.join(folder, name))
-        except ShardsError as error:
-            raise CheckpointError(f"{stem(step)}: {error}") from None
-        if len(data) != facts["bytes"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
-            raise CheckpointError(f"{store.join(folder, name)}: damaged, it does not match its manifest")
-        parts[part] = parse_tensors(data)
+            data = store.read_bytes(url)
+            if len(data) != facts["bytes"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
+                raise CheckpointError(f"{url}: damaged, it does not match its manifest")
+            parts[part] = parse_tensors(data)
+        except (MissingError, SafetensorError) as error:
+            raise CheckpointError(f"{url}: damaged ({error})") from None
     return manifest, parts
 
 
 def read_newest(folder: str, *, only: tuple[str, ...] = ()) -> tuple[Manifest, Parts] | None:
-    """The newest checkpoint that is whole; damaged ones are named in the log. None when there is none."""
-    for step in reversed(steps(folder)):
+    """The newest checkpoint that is whole; damaged ones are named in the log. None when there is none at all.
+
+    Raises CheckpointError when there are some but none is whole, StoreError when storage fails.
+    """
+    there = steps(folder)
+    for step in reversed(there):
         try:
             return read(folder, step, only=only)
         except CheckpointError as error:
             log.warning("skipping a checkpoint: %s", error)
+    if there:
+        raise CheckpointError(
+            f"none of the {len(there)} checkpoints in {folder} is whole; move them away to start anew"
+        )
     return None
 
 
-def prune(folder: str, *, keep: int) -> None:
-    """Remove all but the newest `keep`, manifest first, and parts that an interrupted write left behind."""
-    kept = {stem(step) for step in steps(folder)[-keep:]}
-    oldest = min(kept, default="")
-    names = sorted(store.sizes(folder), key=lambda name: not name.endswith(".json"))
+def prune(
+    folder: str,
+    *,
+    keep: int,
+    keep_steps: int | None = None,
+    pinned: Collection[int] = (),
+    damaged: Collection[int] = (),
+) -> None:
+    """Remove all but the newest `keep`, those at multiples of `keep_steps` and `pinned` ones, manifest first.
+
+    `damaged` ones do not count as newest. Parts that an interrupted write left behind go too.
+    """
+    whole = [step for step in steps(folder) if step not in damaged]
+    newest = whole[-keep:]
+    also = {step for step in whole if step in pinned or (keep_steps and step % keep_steps == 0)}
+    kept = {stem(step) for step in also.union(newest)}
+    oldest = min(newest, default=0)
+    names = sorted(_names(folder), key=lambda name: not name.endswith(".json"))
     for name in names:
-        own = re.match(r"step-\d{8,}", name)
-        if own and own[0] not in kept and own[0] < oldest:
+        own = re.match(r"\.?(step-\d{8,})\.", name)
+        if own and own[1] not in kept and int(own[1].removeprefix("step-")) < oldest:
             store.remove(store.join(folder, name))

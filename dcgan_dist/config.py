@@ -30,8 +30,16 @@ class Data:
     """Images per step, summed over all ranks (paper: 128)."""
     threads: int = 2
     """Reading and decoding threads of each rank."""
-    prefetch_blocks: int = 2
-    """How far to read ahead, in blocks of every lane; memory is lanes x block x this."""
+    requests: int = 16
+    """Reads of remote storage in flight at once, for each rank."""
+    prefetch_bytes: int = 2**28
+    """How far each rank reads ahead of decoding from remote storage; local disks have the kernel for that."""
+    cache_dir: str | None = None
+    """A folder of this machine that keeps what was read, for later epochs and for other ranks and runs."""
+    cache_bytes: int = 2**36
+    """The most that the folder may hold, over all datasets."""
+    warn_after_seconds: float = 30.0
+    """Tell what a rank waits for when a batch takes longer than this."""
     max_bad_fraction: float = 0.001
     """Stop when more than this share of the samples read were damaged and had to be replaced."""
 
@@ -104,6 +112,8 @@ class Run:
     """Steps between two checkpoints; the last step always has one."""
     checkpoints_kept: int = 3
     """How many of the newest checkpoints to keep."""
+    checkpoint_keep_steps: int | None = None
+    """Keep also every checkpoint whose step is a multiple of this."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,7 @@ class Config:
 
 
 # What a run may change when it resumes; everything else makes it another run.
-FREE = {"data.url", "data.threads", "data.prefetch_blocks", "data.max_bad_fraction"} | {
+FREE = {f"data.{f.name}" for f in fields(Data) if f.name != "batch_images"} | {
     *("train.epochs", "train.steps", "train.device", "train.compile", "train.timeout_seconds"),
     *(f"run.{f.name}" for f in fields(Run)),
 }
@@ -155,7 +165,10 @@ def check(config: Config, *, ranks: int) -> None:
         "ranks": (ranks, 1),
         "data.batch_images": (data.batch_images, 2),
         "data.threads": (data.threads, 1),
-        "data.prefetch_blocks": (data.prefetch_blocks, 1),
+        "data.requests": (data.requests, 1),
+        "data.prefetch_bytes": (data.prefetch_bytes, 0),
+        "data.cache_bytes": (data.cache_bytes, 0),
+        "data.warn_after_seconds": (data.warn_after_seconds, 0),
         "data.max_bad_fraction": (data.max_bad_fraction, 0),
         "model.norm_eps": (model.norm_eps, 0),
         "optim.lr": (optim.lr, 0),
@@ -170,6 +183,10 @@ def check(config: Config, *, ranks: int) -> None:
         "run.sample_images": (run.sample_images, 2),
         "run.checkpoint_steps": (run.checkpoint_steps, 1),
         "run.checkpoints_kept": (run.checkpoints_kept, 1),
+        "run.checkpoint_keep_steps": (
+            1 if run.checkpoint_keep_steps is None else run.checkpoint_keep_steps,
+            1,
+        ),
     }
     for name, (value, least) in at_least.items():
         if not value >= least:
@@ -178,6 +195,8 @@ def check(config: Config, *, ranks: int) -> None:
     for name, fraction in below_one.items():
         if fraction is not None and not 0 <= fraction < 1:
             raise ConfigError(f"{name}={fraction} must be at least 0 and less than 1")
+    if data.cache_dir is not None and "://" in data.cache_dir:
+        raise ConfigError(f"data.cache_dir={data.cache_dir} must be a folder of this machine, not a URL")
     try:
         parse_net(model.net)
     except NetError as error:

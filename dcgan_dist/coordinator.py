@@ -8,11 +8,12 @@ whole.
 """
 
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from dcgan_dist import checkpoint, pictures
+from dcgan_dist import alarms, checkpoint, pictures
+from dcgan_dist.alarms import Alarms
 from dcgan_dist.config import Config, dump
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.stream.feed import Blocks
-from shards import store
+from dcgan_dist.writer import Writer
+from shards import ShardsError, store
+from shards.reader import Blocks
+
+log = logging.getLogger("dcgan_dist")
 
 LAYOUT = {
     "training": {
@@ -44,6 +49,9 @@ LAYOUT = {
         "share of time waiting for data": ["Multiline", ["speed/data_wait_share"]],
     }
 }
+
+BOARD_RANKS = 16
+"""Ranks with curves of their own in TensorBoard; metrics.jsonl has all."""
 
 
 class Folder:
@@ -79,6 +87,7 @@ class Coordinator:
         self.config = config
         self.folder = Folder(config.run.dir)
         self.folder.write("config.yaml", dump(config).encode())
+        self._checkpoints = store.join(config.run.dir, "checkpoints")
         self._metrics = self._open_metrics(first_step)
         self._board = SummaryWriter(
             str(self.folder.growing / "tensorboard"), purge_step=first_step + 1 if first_step else None
@@ -89,15 +98,24 @@ class Coordinator:
             total=total_steps, initial=first_step, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1
         )
         self._total = total_steps
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._writing: Future[None] | None = None
+        self._alarms, self._real_diversity = Alarms(), 1.0
+        self._writer = Writer()
+        # Newer ones than that which the run goes on from were passed over.
+        self._damaged = {s for s in checkpoint.steps(self._checkpoints) if s > first_step}
+        for name in checkpoint.foreign(self._checkpoints):
+            log.warning("%s is none of ours; left alone", store.join(self._checkpoints, name))
 
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """One line of metrics, everywhere."""
-        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+    def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None:
+        """One line of metrics, everywhere; `by_rank` holds a value for each rank."""
+        self._metrics.write(json.dumps({"step": step, **values, "ranks": by_rank}) + "\n")
         self._metrics.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        for name, row in by_rank.items():
+            for rank, value in enumerate(row[:BOARD_RANKS] if len(row) > 1 else []):
+                self._board.add_scalar(f"rank-{rank:02d}/{name.replace('/', '-')}", value, step)
+        for text in self._alarms.of_losses(values):
+            self._alarm(step, text)
         shown = [f"{n[-1].upper()} {values[n]:.3f}" for n in ("loss/d", "loss/g") if n in values]
         speed, wait = values["speed/images_per_second"], values["speed/data_wait_share"]
         told = f"{' '.join(shown)} {speed:,.0f} images/s wait {wait:.0%}"
@@ -106,24 +124,36 @@ class Coordinator:
         else:
             self._bar.set_postfix_str(told)
 
-    def tick(self) -> None:
-        """A step is done. Raises what the background writer ran into."""
-        self._bar.update()
-        if self._writing is not None and self._writing.done():
-            self._writing.result()
+    def _alarm(self, step: int, text: str) -> None:
+        log.warning("step %d: %s", step, text)
+        self._board.add_text("alarms", text, step)
 
-    def show_real(self, blocks: Blocks) -> None:
+    def tick(self) -> None:
+        """A step is done. Raises UnsavedError when checkpoints can no longer be written."""
+        self._bar.update()
+        self._writer.check()
+
+    def show_real(self, blocks: Blocks, *, write: bool) -> None:
         """The first real pictures, to compare with."""
-        self._picture("real", blocks.first(self.config.run.sample_images), 0, "real.png")
+        real = blocks.first(self.config.run.sample_images)
+        self._real_diversity = alarms.diversity(real)
+        if write:
+            self._picture("real", real, 0, "real.png")
 
     def sample(self, step: int, g: Generator) -> None:
         """A grid of G at the run's fixed z, with batch statistics of that very batch, as the authors do."""
+        responses: dict[str, Tensor] = {}
         preview = g.replica()
+        for number, norm in enumerate(preview.norms):
+            norm.register_forward_hook(partial(_keep, responses, f"norms.{number}"))
         with torch.no_grad():
             z = fixed_noise(self.config).to(next(preview.parameters()))
-            self._picture(
-                "samples", pictures.to_uint8(preview(z)), step, f"samples/{checkpoint.stem(step)}.png"
-            )
+            images = pictures.to_uint8(preview(z))
+        self._picture("samples", images, step, f"samples/{checkpoint.stem(step)}.png")
+        share = alarms.diversity(images) / max(self._real_diversity, 1e-9)
+        self._board.add_scalar("samples/diversity", share, step)
+        for text in self._alarms.of_diversity(share) + self._alarms.of_filters(responses):
+            self._alarm(step, text)
         self._board.flush()
         self.folder.publish()
 
@@ -132,23 +162,28 @@ class Coordinator:
         self.folder.write(name, pictures.grid_png(images))
 
     def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
-        """Write a checkpoint in the background; waits first if the one before is still being written."""
-        if self._writing is not None:
-            self._writing.result()
-        self._writing = self._writer.submit(self._write, step, parts, facts)
+        """Write a checkpoint in the background."""
+        self._writer.save(step, partial(self._write, step, parts, facts))
 
     def _write(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
-        url = store.join(self.folder.url, "checkpoints")
-        checkpoint.write(url, step, parts, facts)
-        checkpoint.prune(url, keep=self.config.run.checkpoints_kept)
+        checkpoint.write(self._checkpoints, step, parts, facts)
+        self._damaged.discard(step)
+        run = self.config.run
+        try:
+            checkpoint.prune(
+                self._checkpoints,
+                keep=run.checkpoints_kept,
+                keep_steps=run.checkpoint_keep_steps,
+                damaged=self._damaged,
+            )
+        except ShardsError as error:  # the new one is whole; the next prune removes what is left
+            log.warning("old checkpoints are left: %s", error)
 
     def close(self) -> None:
         """Wait for the writer and leave every file complete."""
         try:
-            if self._writing is not None:
-                self._writing.result()
+            self._writer.close()
         finally:
-            self._writer.shutdown()
             self._bar.close()
             self._board.close()
             self._metrics.close()
@@ -170,12 +205,17 @@ class Coordinator:
         return path.open("a", encoding="utf-8")
 
 
+def _keep(responses: dict[str, Tensor], name: str, norm: nn.Module, given: object, made: Tensor) -> None:
+    """A forward hook; the ReLU that follows works in place, so that what is kept is what is drawn."""
+    responses[name] = made
+
+
 class Silent:
     """The coordinator of every rank but 0: it does nothing."""
 
-    def log(self, step: int, values: dict[str, float]) -> None: ...
+    def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None: ...
     def tick(self) -> None: ...
-    def show_real(self, blocks: Blocks) -> None: ...
+    def show_real(self, blocks: Blocks, *, write: bool) -> None: ...
     def sample(self, step: int, g: Generator) -> None: ...
     def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None: ...
 

@@ -17,10 +17,10 @@ from dcgan_dist.model import initialise
 from dcgan_dist.sample import Sampler, load
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
-from dcgan_dist.stream.feed import Blocks
 from dcgan_dist.swd import mean_swd
 from shards import ShardsError
 from shards.index import load as load_index
+from shards.reader import Blocks
 
 CALIBRATION_BATCHES = 20
 

@@ -1,17 +1,35 @@
-"""Training as processes of this machine, one per rank and without torchrun, so that each can be killed."""
+"""Training as processes of this machine, one per rank and without torchrun, so that each can be killed.
 
+They come from a process that has imported everything once, so that a start takes a moment.
+"""
+
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import torch
+
+from dcgan_dist.stopping import ignore_signals
+from dcgan_dist.train import main
 from dcgan_dist.world import environment
+
+_context = multiprocessing.get_context("forkserver")
+
+
+def warm_up() -> None:
+    """Import everything once, so that the first start takes no longer than others."""
+    _context.set_forkserver_preload(["dcgan_dist.train"])
+    process = _context.Process(target=int)
+    process.start()
+    process.join()
 
 
 class LocalRanks:
@@ -21,30 +39,30 @@ class LocalRanks:
         self.arguments, self.ranks = list(arguments), ranks
 
     def __enter__(self) -> Self:
+        _context.set_forkserver_preload(["dcgan_dist.train"])
+        self._folder = tempfile.TemporaryDirectory(prefix="dcgan_dist-ranks-")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        self._told = [tempfile.TemporaryFile() for _ in range(self.ranks)]  # noqa: SIM115
         self.began = time.monotonic()
         self.processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "dcgan_dist.train", *self.arguments],
-                env=os.environ | {"OMP_NUM_THREADS": "1"} | environment(rank, self.ranks, port=port),
-                stdin=subprocess.DEVNULL,
-                stdout=told,
-                stderr=subprocess.STDOUT,
+            _context.Process(
+                target=_work,
+                args=(self.arguments, environment(rank, self.ranks, port=port), str(self._log(rank))),
+                daemon=True,
             )
-            for rank, told in enumerate(self._told)
+            for rank in range(self.ranks)
         ]
+        for process in self.processes:
+            process.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         for process in self.processes:
             process.kill()
         for process in self.processes:
-            process.wait()
-        for told in self._told:
-            told.close()
+            process.join()
+        self._folder.cleanup()
 
     @property
     def seconds(self) -> float:
@@ -53,24 +71,39 @@ class LocalRanks:
 
     @property
     def running(self) -> bool:
-        return any(process.poll() is None for process in self.processes)
+        return any(process.is_alive() for process in self.processes)
 
     def signal(self, number: signal.Signals, *ranks: int) -> None:
         """Send `number` to these ranks."""
         for rank in ranks:
-            self.processes[rank].send_signal(number)
+            process = self.processes[rank]
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, number)
 
     def wait(self, seconds: float) -> list[int]:
         """Exit codes, by rank. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
         while self.running:
             if time.monotonic() > deadline:
-                left = [rank for rank, process in enumerate(self.processes) if process.poll() is None]
+                left = [rank for rank, process in enumerate(self.processes) if process.is_alive()]
                 raise TimeoutError(f"ranks {left} are still there after {seconds:.0f} s")
             time.sleep(0.005)
-        return [process.returncode for process in self.processes]
+        return [process.exitcode or 0 for process in self.processes]
 
     def told(self, rank: int) -> str:
         """What a rank has printed."""
-        self._told[rank].seek(0)
-        return self._told[rank].read().decode(errors="replace")
+        return self._log(rank).read_text(errors="replace") if self._log(rank).exists() else ""
+
+    def _log(self, rank: int) -> Path:
+        return Path(self._folder.name) / f"rank-{rank}"
+
+
+def _work(arguments: list[str], variables: dict[str, str], log: str) -> None:
+    os.environ |= variables
+    told = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(told, stream)
+    torch.set_num_threads(1)
+    code = main(arguments)
+    ignore_signals()
+    sys.exit(code)

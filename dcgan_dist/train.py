@@ -12,12 +12,13 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dcgan_dist import checkpoint, pictures, world
+from dcgan_dist import alarms, checkpoint, pictures, world
+from dcgan_dist.alarms import DivergedError
 from dcgan_dist.checkpoint import CheckpointError, Manifest
 from dcgan_dist.config import Config, check, check_data, check_same_run, read_config, total_steps
 from dcgan_dist.coordinator import coordinate, versions
@@ -28,14 +29,13 @@ from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
 from dcgan_dist.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Signals, Stop, ignore_signals
-from dcgan_dist.stream.feed import Blocks, Feed
+from dcgan_dist.stream.cache import Cache
+from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan, lanes
 from dcgan_dist.world import World
+from dcgan_dist.writer import UnsavedError
 from shards import Index, ShardsError, store
-
-
-class DivergedError(ValueError):
-    """A loss or a weight is no longer a number."""
+from shards.reader import Blocks
 
 
 def train(config: Config, here: World, index: Index, *, signals: Signals) -> int | None:
@@ -44,21 +44,13 @@ def train(config: Config, here: World, index: Index, *, signals: Signals) -> int
     first, last = trainer.resume(), total_steps(config, index)
     blocks = Blocks(config.data.url, index)
     plan = Plan(blocks.kept_counts, batch_images=config.data.batch_images, seed=config.train.seed)
-    feed = Feed(
-        blocks,
-        plan,
-        lanes=trainer.rows,
-        first_step=first,
-        threads=config.data.threads,
-        prefetch_blocks=config.data.prefetch_blocks,
-        max_bad_fraction=config.data.max_bad_fraction,
-    )
+    feed = open_feed(config, blocks, plan, lanes=trainer.rows, first_step=first, stop_step=last)
     run = config.run
     with feed, coordinate(config, rank=here.rank, first_step=first, total_steps=last) as coordinator:
-        meter = Meter(feed, config.data.batch_images)
+        meter = Meter(feed, here, config.data.batch_images)
         stop = Stop(signals, here.store, here.device)
+        coordinator.show_real(blocks, write=first == 0)
         if first == 0:
-            coordinator.show_real(blocks)
             coordinator.sample(0, trainer.shown)
         for step in range(first, last):
             real = pictures.to_device(feed.next_batch(), here.device, trainer.dtype)
@@ -68,11 +60,11 @@ def train(config: Config, here: World, index: Index, *, signals: Signals) -> int
             coordinator.tick()
             stopped = done < last and stop.after(done)
             if done % run.log_steps == 0 or done == last:
-                coordinator.log(done, trainer.metrics() | meter.read(done))
+                coordinator.log(done, trainer.metrics(done) | meter.read(done), meter.by_rank)
             if done % run.sample_steps == 0 or done == last:
                 coordinator.sample(done, trainer.shown)
             if done % run.checkpoint_steps == 0 or done == last or stopped:
-                trainer.check_finite(done)
+                trainer.check_weights(done)
                 coordinator.save(done, *trainer.state(done))
             if stopped:
                 return done
@@ -112,7 +104,7 @@ class Trainer:
         if self.ema is not None and (self.config.train.update_rule == "both" or step % 2 == 0):
             self._follow(self.ema)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, step: int) -> dict[str, float]:
         """Means over the global batch, of each network updated since the last call; all ranks must call it.
 
         Raises DivergedError.
@@ -126,7 +118,7 @@ class Trainer:
         self._last = {}
         for name, value in told.items():
             if name.startswith("loss/") and not math.isfinite(value):
-                raise DivergedError(f"{name} is {value}; the last checkpoint is kept; lower optim.lr")
+                raise DivergedError(f"step {step}: {name} is {value}; lower optim.lr")
         return told
 
     @torch.no_grad()
@@ -135,12 +127,15 @@ class Trainer:
         weight = 1 - self.config.train.ema_decay
         torch._foreach_lerp_(list(ema.parameters()), list(self.g.bare.parameters()), weight)
 
-    def check_finite(self, step: int) -> None:
-        """Raises DivergedError rather than let a broken network into a checkpoint."""
-        for name, net in (("g", self.g.bare), ("d", self.d.bare)):
+    def check_weights(self, step: int) -> None:
+        """Raises DivergedError rather than let broken networks, or other ones by rank, into a checkpoint."""
+        nets: dict[str, nn.Module] = {"g": self.g.bare, "d": self.d.bare}
+        for name, net in nets.items():
             for key, value in net.state_dict().items():
                 if not bool(torch.isfinite(value).all()):
                     raise DivergedError(f"step {step}: weights {name}.{key} are not finite; lower optim.lr")
+        prints = torch.stack([alarms.fingerprint(net) for net in nets.values()])
+        alarms.check_same(self.here.gather(prints), tuple(nets), step=step)
 
     def state(self, step: int) -> tuple[checkpoint.Parts, dict[str, object]]:
         """Everything that a resumed run needs, copied to the CPU, and the facts of the manifest."""
@@ -156,60 +151,106 @@ class Trainer:
         return checkpoint.snapshot(self.g, self.d, self.ema), facts
 
     def resume(self) -> int:
-        """Take up the newest whole checkpoint; the step to go on with. Raises CheckpointError."""
+        """Take up the newest whole checkpoint that rank 0 finds; the step to go on with.
+
+        Raises CheckpointError or StoreError.
+        """
         folder = store.join(self.config.run.dir, "checkpoints")
-        found = checkpoint.read_newest(folder)
-        step = found[0].step if found else 0
-        agreed = self.here.mean(torch.tensor([step], dtype=torch.float64, device=self.here.device))
-        if float(agreed) != step:
-            raise CheckpointError(
-                f"rank {self.here.rank} finds step {step} in {folder} but other ranks do not; "
-                "run.dir must be on storage that all nodes share"
-            )
+        found = checkpoint.read_newest(folder) if self.here.rank == 0 else None
+        step = self.here.agree(found[0].step if found else 0)
+        if step and self.here.rank:
+            try:
+                found = checkpoint.read(folder, step)
+            except CheckpointError as error:
+                raise CheckpointError(f"{error}; run.dir must be on storage that all nodes share") from None
         if found:
             self._restore(*found)
+            if self.here.rank == 0:
+                print(f"going on from step {step} on {self.here.ranks} ranks", flush=True)
         return step
 
     def _restore(self, manifest: Manifest, parts: checkpoint.Parts) -> None:
         checkpoint.restore(parts, self.g, self.d, self.ema)
         for name, player in (("g", self.g), ("d", self.d)):
-            player.scaler.load_state_dict(manifest.facts["scalers"][name])
+            try:
+                player.scaler.load_state_dict(manifest.facts["scalers"][name])
+            except (KeyError, TypeError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"{checkpoint.stem(manifest.step)}: no scaler of {name} ({error})"
+                ) from None
 
 
-@dataclass
+def open_feed(
+    config: Config, blocks: Blocks, plan: Plan, *, lanes: range, first_step: int, stop_step: int
+) -> Feed:
+    """The batches of these lanes, as `config.data` says."""
+    data = config.data
+    cache = Cache(data.cache_dir, blocks, limit_bytes=data.cache_bytes) if data.cache_dir else None
+    return Feed(
+        blocks,
+        plan,
+        lanes=lanes,
+        first_step=first_step,
+        stop_step=stop_step,
+        threads=data.threads,
+        requests=data.requests,
+        prefetch_bytes=data.prefetch_bytes,
+        cache=cache,
+        max_bad_fraction=data.max_bad_fraction,
+        warn_after_seconds=data.warn_after_seconds,
+    )
+
+
 class Meter:
-    """Speed since the last reading."""
+    """Speed since the last reading, and what storage was asked for since the start of each process.
 
-    feed: Feed
-    batch_images: int
+    `by_rank` holds what each rank said at the last reading.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self, feed: Feed, here: World, batch_images: int) -> None:
+        self.feed, self.here, self.batch_images = feed, here, batch_images
+        self.by_rank: dict[str, list[float]] = {}
+        self._restart()
+
+    def _restart(self) -> None:
         self._steps, self._began, self._waited = 0, time.perf_counter(), self.feed.waited_seconds
 
     def tick(self) -> None:
         self._steps += 1
 
     def read(self, step: int) -> dict[str, float]:
-        """Figures since the last reading, and a new start."""
+        """Figures since the last reading, and a new start; all ranks must call it."""
         seconds = time.perf_counter() - self._began
-        waited = self.feed.waited_seconds - self._waited
-        storage = store.counters.snapshot()
-        told = {
-            "speed/images_per_second": self._steps * self.batch_images / seconds,
-            "speed/step_seconds": seconds / self._steps,
-            "speed/data_wait_share": waited / seconds,
-            "data/replaced": float(self.feed.replaced),
-            "data/images_seen": float(step * self.batch_images),
-            # Of this process, since its start.
-            "storage/requests": float(storage.requests),
-            "storage/retries": float(storage.retries),
-            "storage/read_bytes": float(storage.read_bytes),
-            "memory/process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
-        }
+        own = self._own(seconds)
+        table = self.here.gather(torch.tensor(list(own.values()), dtype=torch.float64)).cpu()
+        self.by_rank = dict(zip(own, table.T.tolist(), strict=True))
+        told = {name: sum(values) for name, values in self.by_rank.items()}
+        # The run is as fast as its slowest rank.
+        for name in ("speed/data_wait_share", "memory/process_bytes"):
+            told[name] = max(self.by_rank[name])
+        told["speed/images_per_second"] = self._steps * self.batch_images / seconds
+        told["speed/step_seconds"] = seconds / self._steps
+        told["data/images_seen"] = float(step * self.batch_images)
         if torch.cuda.is_available():
             told["memory/gpu_bytes"] = float(torch.cuda.max_memory_allocated())
-        self.__post_init__()
+        self._restart()
         return told
+
+    def _own(self, seconds: float) -> dict[str, float]:
+        """What this rank has to say."""
+        storage, fetch = store.counters.snapshot(), self.feed.fetch
+        told = {
+            "speed/data_wait_share": (self.feed.waited_seconds - self._waited) / seconds,
+            "data/replaced": self.feed.replaced,
+            "storage/requests": storage.requests,
+            "storage/retries": storage.retries,
+            "storage/hedges": fetch.hedges,
+            "storage/read_bytes": storage.read_bytes,
+            "memory/process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+        if fetch.cache:
+            told |= {"cache/hits": fetch.cache.hits, "cache/misses": fetch.cache.misses}
+        return {name: float(value) for name, value in told.items()}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -237,10 +278,13 @@ def run(argv: Sequence[str], signals: Signals) -> int:
         with world.join(device=config.train.device, timeout_seconds=config.train.timeout_seconds) as here:
             joined = signals.patient = True
             stopped = train(config, here, index, signals=signals)
-    except (ConfigError, ShardsError, CheckpointError, DivergedError) as error:
+    except (ConfigError, ShardsError, CheckpointError, UnsavedError, DivergedError) as error:
         # Every rank meets the same wrong setting; only storage can fail for one rank alone.
         if rank == 0 or (joined and isinstance(error, ShardsError)):
-            print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
+            told = f"{f'rank {rank}: ' if rank else ''}{error}"
+            if isinstance(error, DivergedError):
+                told += f"; the last good checkpoint is {checkpoint.newest_name(config.run.dir)}"
+            print(f"error: {told}", file=sys.stderr, flush=True)
         return REFUSED
     if rank == 0 and stopped is None:
         print(f"done: samples, checkpoints and logs are in {config.run.dir}")

@@ -37,7 +37,8 @@ class World:
         return values
 
     def gather(self, values: Tensor) -> Tensor:
-        """`values` of every rank, (ranks, ...)."""
+        """A small tensor of every rank, of any type, on this rank's device: (...) -> (ranks, ...)."""
+        values = values.to(self.device)
         if self.group is None:
             return values[None]
         found = [torch.empty_like(values) for _ in range(self.ranks)]

@@ -21,6 +21,10 @@ class MissingError(StoreError):
     """The file or folder is not there; retrying will not help."""
 
 
+class DamagedError(StoreError):
+    """The bytes are there, but they are not those that were written, however often they are asked for."""
+
+
 class ImageError(ShardsError):
     """One picture cannot be used; `reason` is a few words, so that failures can be counted by it."""
 

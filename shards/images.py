@@ -74,11 +74,7 @@ def decode_into(data: Buffer, out: Pixels) -> None:
             raise ImageError(f"the .npy is no uint8 array of shape {out.shape}", "wrong size")
         out[...] = np.frombuffer(data, np.uint8, offset=NPY_HEADER_BYTES).reshape(out.shape)
     elif start[:3] == JPEG_START:
-        _check_size(_jpeg_size(data), (height, width))
-        try:
-            simplejpeg.decode_jpeg(data, "RGB", buffer=out)
-        except ValueError as error:
-            raise _damaged(error) from error
+        _decode_jpeg_into(data, out)
     else:
         with _open(data) as picture:
             _check_size((picture.height, picture.width), (height, width))
@@ -135,6 +131,17 @@ def _check_size(found: tuple[int, int], wanted: tuple[int, int]) -> None:
         raise ImageError(
             f"the picture is {found[1]} x {found[0]}, not {wanted[1]} x {wanted[0]} pixels", "wrong size"
         )
+
+
+def _decode_jpeg_into(data: Buffer, out: Pixels) -> None:
+    try:
+        # It looks at the declared size first, and refuses what does not fit into `out`.
+        found = simplejpeg.decode_jpeg(data, "RGB", buffer=out).shape
+    except ValueError as error:
+        _check_size(_jpeg_size(data), out.shape[:2])
+        raise _damaged(error) from error
+    if found != out.shape:
+        _check_size(found[:2], out.shape[:2])
 
 
 def _decode_jpeg(data: Buffer, picture: Image.Image) -> Pixels:

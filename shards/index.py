@@ -5,6 +5,7 @@ an index may come from anywhere. Kept out: reading the shards themselves.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards import schema, store
-from shards.blocks import BlockTable, lie_end_to_end, pack_blocks, parse_blocks
-from shards.errors import MissingError, ShardsError
+from shards.blocks import BlockTable, block_sum, lie_end_to_end, pack_blocks, parse_blocks
+from shards.errors import DamagedError, MissingError, ShardsError
 from shards.format import ENCODINGS, TAR_BLOCK, compact_json
 
 VERSION = 1
@@ -91,9 +92,14 @@ def load(url: str) -> Index:
     """The index of the dataset at `url`. Raises ShardsError where there is none or it is not one."""
     where = store.join(url, INDEX_NAME)
     try:
-        data = store.read_bytes(where)
+        data = store.read_bytes(where, check=_is_whole)
     except MissingError as error:
         raise _nothing_there(url) from error
+    except DamagedError as error:
+        raise ShardsError(
+            f"{where} does not match the sum at its end; it is damaged or was edited; "
+            f"run: python -m shards index {url}"
+        ) from error
     return parse(schema.json_object(data, where), where)
 
 
@@ -143,14 +149,14 @@ def save(url: str, index: Index, blocks: BlockTable) -> Index:
     """Write `blocks.npy`, then `index.json`; returns the index with the table's checksum in it."""
     data = pack_blocks(blocks)
     assert len(blocks) == index.blocks, (len(blocks), index.blocks)
-    index = replace(index, blocks_sha256=hashlib.sha256(data).hexdigest())
+    index = replace(index, blocks_sha256=_sha256(data))
     store.write_bytes(store.join(url, BLOCKS_NAME), data)
     store.write_bytes(store.join(url, INDEX_NAME), dump(index))
     return index
 
 
 def dump(index: Index) -> bytes:
-    """The bytes of `index.json`: one shard a line, so that it can be read and compared."""
+    """The bytes of `index.json`: one shard a line, to be read and compared, and their sum at the end."""
     shards = [
         {"name": shard.name, "samples": shard.samples, "bytes": shard.bytes, "sha256": shard.sha256}
         | ({"removed": list(shard.removed)} if shard.removed else {})
@@ -168,7 +174,14 @@ def dump(index: Index) -> bytes:
     )
     lines = [compact_json(name) + b": " + compact_json(getattr(index, name)) for name in names]
     lines.append(b'"shards": [\n' + b",\n".join(compact_json(shard) for shard in shards) + b"\n]")
-    return b"{\n" + b",\n".join(lines) + b"\n}\n"
+    text = b"{\n" + b",\n".join(lines) + b",\n"
+    return text + b'"sum": "%016x"\n}\n' % block_sum(text)
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether the bytes before the sum at the end are those it was made of; true where there is none."""
+    found = re.search(rb'"sum": "([0-9a-f]{16})"\n}\n\Z', data)
+    return found is None or block_sum(data[: found.start()]) == int(found[1], 16)
 
 
 def load_blocks(url: str, index: Index) -> BlockTable:
@@ -176,16 +189,21 @@ def load_blocks(url: str, index: Index) -> BlockTable:
     where = store.join(url, BLOCKS_NAME)
     way_out = f"run: python -m shards index {url}"
     try:
-        data = store.read_bytes(where)
+        data = store.read_bytes(where, check=lambda data: _sha256(data) == index.blocks_sha256)
     except MissingError as error:
         raise ShardsError(f"{where} is not there though index.json is; {way_out}") from error
-    if hashlib.sha256(data).hexdigest() != index.blocks_sha256:
-        raise ShardsError(f"{where} is not the one index.json was written with (sha256 differs); {way_out}")
+    except DamagedError as error:
+        told = f"{where} is not the one index.json was written with (sha256 differs)"
+        raise ShardsError(f"{told}; {way_out}") from error
     table = parse_blocks(data, index.blocks, where=where)
     even = not index.record_bytes or np.array_equal(table["bytes"], index.block_counts() * index.record_bytes)
     if not even or not lie_end_to_end(table, index.block_starts(), [shard.bytes for shard in index.shards]):
         raise ShardsError(f"{where}: the blocks do not lie end to end in their shards; {way_out}")
     return table
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def check_listing(url: str, index: Index) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 OPEN_FILES = 64
 
 
-def read_range(path: Path, start: int, stop: int) -> bytes:
+def read_range(path: str, start: int, stop: int) -> bytes:
     """The bytes `[start, stop)`, or fewer where the file ends before."""
-    file = _FILES.open(str(path))
+    file = _FILES.open(path)
     parts, at = [], start
     while at < stop and (part := os.pread(file.fd, stop - at, at)):
         parts.append(part)

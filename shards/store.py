@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shards import local, remote
-from shards.errors import MissingError, StoreError
+from shards.errors import DamagedError, MissingError, StoreError
 from shards.patience import (
     Counters,
     Counts,
@@ -65,6 +65,10 @@ class ShortError(OSError):
     """Fewer bytes than asked for."""
 
 
+class SumError(OSError):
+    """Bytes that do not match their checksum."""
+
+
 def is_local(url: str) -> bool:
     """Whether `url` is a path of this machine, plain or `file://`."""
     return "://" not in url or url.startswith("file://")
@@ -100,30 +104,38 @@ def sizes(url: str) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def read_bytes(url: str) -> bytes:
-    """The whole file, as it was at one moment. Raises StoreError where it changes all the while."""
+def read_bytes(url: str, *, check: Callable[[bytes], bool] | None = None) -> bytes:
+    """The whole file, as it was at one moment. Raises StoreError where it changes all the while.
+
+    Bytes that `check` denies are asked for again, because a bit may flip on the way, and then refused with
+    DamagedError.
+    """
     with _as_store_error("read", url):
         if is_local(url):
             data = _path(url).read_bytes()
             counters.add(requests=1, read_bytes=len(data))
-            return data
+            return _checked(data, check)
+        found = None
         for _ in range(LIMITS.tries):
             found = _read_state(url, _ask(url, "info"))
-            if found is not None:
+            if found is not None and (not check or check(found)):
                 return found
             counters.add(retries=1)
+        if found is not None:
+            return _checked(found, check)
         raise HopelessError("its length is never what the storage says; is it being written?")
 
 
 def read_range(url: str, start: int, stop: int, *, check: Callable[[bytes], bool] | None = None) -> bytes:
     """Exactly the bytes `[start, stop)`. Raises StoreError where the file ends before.
 
-    Bytes that `check` denies are asked for again, because a bit may flip on the way, and then refused.
+    Bytes that `check` denies are asked for again, because a bit may flip on the way, and then refused with
+    DamagedError.
     """
     assert 0 <= start <= stop, (start, stop)
     with _as_store_error(f"read bytes {start} to {stop} of", url):
         if is_local(url):
-            data = local.read_range(_path(url), start, stop)
+            data = local.read_range(url.removeprefix("file://"), start, stop)
             counters.add(requests=1, read_bytes=len(data))
             return _checked(_exact(data, start, stop), check)
         if start == stop:
@@ -259,7 +271,7 @@ def _exact(data: bytes, start: int, stop: int) -> bytes:
 
 def _checked(data: bytes, check: Callable[[bytes], bool] | None) -> bytes:
     if check and not check(data):
-        raise OSError("the bytes do not match their checksum")
+        raise SumError("the bytes do not match their checksum")
     return data
 
 
@@ -311,7 +323,10 @@ def _as_store_error(action: str, url: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise MissingError(f"cannot {action} {url}: it is not there") from error
     except GaveUpError as error:
-        raise StoreError(f"cannot {action} {url}: {error}") from error.error
+        kind = DamagedError if isinstance(error.error, SumError) else StoreError
+        raise kind(f"cannot {action} {url}: {error}") from error.error
+    except SumError as error:
+        raise DamagedError(f"cannot {action} {url}: {error}") from error
     except Exception as error:
         if not is_storage_error(error):
             raise

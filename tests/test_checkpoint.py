@@ -86,7 +86,8 @@ def test_a_spoiled_manifest_is_one_line(tmp_path: Path, spoil, told: str) -> Non
     with pytest.raises(CheckpointError, match=told) as error:
         checkpoint.read(str(tmp_path), 3)
     assert "\n" not in str(error.value)
-    assert checkpoint.read_newest(str(tmp_path)) is None
+    with pytest.raises(CheckpointError, match=r"none of the 1 checkpoints in .* is whole; move them away"):
+        checkpoint.read_newest(str(tmp_path))
 
 
 @pytest.mark.parametrize("spoil", [lambda data: data[:-1], lambda data: data[:-1] + b"\0", lambda data: b""])
@@ -107,6 +108,86 @@ def test_only_the_newest_are_kept_and_remains_of_a_kill_are_cleared(tmp_path: Pa
     assert names == [
         f"step-0000000{step}.{end}" for step in (3, 4) for end in ("d.safetensors", "g.safetensors", "json")
     ]
+
+
+def test_every_mth_and_pinned_ones_are_kept_and_damaged_ones_do_not_count(tmp_path: Path) -> None:
+    for step in (2, 3, 4, 5, 6, 7, 8):
+        checkpoint.write(str(tmp_path), step, PARTS, {})
+    (tmp_path / ".step-00000003.g.safetensors.77.0a1b2c3d.tmp").write_bytes(b"cut by a kill")
+    checkpoint.prune(str(tmp_path), keep=2, keep_steps=4, pinned=[2], damaged=[7])
+    assert checkpoint.steps(str(tmp_path)) == [2, 4, 6, 7, 8]
+    assert not list(tmp_path.glob(".step*"))
+
+
+def test_a_folder_of_damaged_checkpoints_is_named_file_by_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in range(1, 7):
+        checkpoint.write(str(tmp_path), step, PARTS, {})
+    part = "step-{:08d}.g.safetensors".format
+    (tmp_path / part(2)).unlink()
+    (tmp_path / part(3)).write_bytes((tmp_path / part(3)).read_bytes()[:-7])
+    flipped = bytearray((tmp_path / part(4)).read_bytes())
+    flipped[-1] ^= 1
+    (tmp_path / part(4)).write_bytes(flipped)
+    newer = tmp_path / "step-00000005.json"
+    newer.write_text(newer.read_text().replace('"format": 1', '"format": 9'))
+    (tmp_path / "step-00000006.json").write_text('{"hello": "world"}')
+    (tmp_path / "notes.txt").write_text("mine")
+    found = checkpoint.read_newest(str(tmp_path))
+    assert found is not None
+    assert found[0].step == 1
+    told = [record.getMessage() for record in caplog.records]
+    for line, words in zip(
+        told,
+        [
+            ["step-00000006.json", "not a checkpoint's manifest"],
+            ["step-00000005.json", "format 9, but this version reads format 1; use the version"],
+            [part(4), "damaged"],
+            [part(3), "damaged"],
+            [part(2), "damaged", "not there"],
+        ],
+        strict=True,
+    ):
+        assert all(word in line for word in words)
+        assert "\n" not in line
+    assert checkpoint.foreign(str(tmp_path)) == ["notes.txt"]
+
+
+def test_storage_that_fails_is_not_taken_for_an_empty_or_a_damaged_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.write(str(tmp_path), 1, PARTS, {})
+
+    def denied(url: str) -> bytes:
+        raise StoreError("access denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_bytes", denied)
+        with pytest.raises(StoreError, match="access denied"):
+            checkpoint.read_newest(str(tmp_path))
+    monkeypatch.setattr(store, "sizes", denied)
+    with pytest.raises(StoreError, match="access denied"):
+        checkpoint.read_newest(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda parts: parts.pop("d_optim"), "the checkpoint has no d_optim"),
+        (lambda parts: parts["g_optim"].pop("0.exp_avg"), "g_optim lacks a mean or a step"),
+        (lambda parts: parts["g_optim"].update({"99.step": torch.ones(())}), "g_optim.99.step belongs to no"),
+        (lambda parts: parts["g_optim"].update({"0.exp_avg": torch.ones(2)}), "g_optim.0.exp_avg belongs to"),
+    ],
+)
+def test_an_optimizer_that_does_not_fit_is_refused(spoil, told: str) -> None:  # type: ignore[no-untyped-def]
+    config = Config(model=Model(net="tiny16"))
+    g, d = make_players(config, ALONE)
+    update_both(g, d, real=torch.rand(8, 3, 16, 16), z=torch.rand(8, 16), cast=torch.enable_grad)
+    parts = checkpoint.snapshot(g, d, None)
+    spoil(parts)
+    with pytest.raises(CheckpointError, match=told):
+        checkpoint.restore(parts, g, d, None)
 
 
 def test_a_manifest_is_plain_json(tmp_path: Path) -> None:

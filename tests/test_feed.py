@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dcgan_dist.stream.feed import Blocks, Feed
+from dcgan_dist.config import Data
+from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan, lanes
 from shards import ShardsError
 from shards import index as shard_index
 from shards.build import build
+from shards.reader import Blocks
 from shards.sources.rooms import Rooms
 
 IMAGES, SIZE, BATCH = 300, 16, 12
@@ -49,13 +51,13 @@ def expected(url: str, steps: int) -> Iterator[np.ndarray]:
     pictures = []
     for block, count in enumerate(blocks.kept_counts):
         rows = np.empty((count, SIZE, SIZE, 3), np.uint8)
-        blocks.decode_into(blocks.read(block), blocks.kept_positions(block, np.arange(count)), list(rows))
+        blocks.decode_into(block, blocks.read(block), np.arange(count), rows)
         pictures.append(rows)
     for step in range(steps):
         epoch, within = divmod(step, plan.steps_per_epoch)
         batch = np.empty((BATCH, SIZE, SIZE, 3), np.uint8)
         for lane in range(BATCH):
-            span = next(plan.epoch(epoch).lane(lane, first_step=within))
+            span = next(plan.epoch(epoch).spans(range(lane, lane + 1), first_step=within))
             batch[lane] = pictures[span.block][span.samples[0]]
         yield batch
 
@@ -85,7 +87,7 @@ def test_removed_samples_are_never_served(url: str, monkeypatch: pytest.MonkeyPa
     plan = Plan(blocks.kept_counts, batch_images=BATCH, seed=1)
     everything = Blocks(url, index)
     first = np.empty((8, SIZE, SIZE, 3), np.uint8)
-    everything.decode_into(everything.read(0), np.arange(8), list(first))
+    everything.decode_into(0, everything.read(0), np.arange(8), first)
     banned = {picture.tobytes() for picture in first}
     with Feed(blocks, plan, lanes=range(BATCH)) as feed:
         for _ in range(plan.steps_per_epoch):
@@ -128,3 +130,12 @@ def test_too_much_damage_stops_the_run_with_the_place(tmp_path: Path) -> None:
     damage(out, "shard-000001.tar", 5000)
     with pytest.raises(ShardsError, match=r"max_bad_fraction.*python -m shards verify"):
         batches(out, 30)
+
+
+def test_a_reader_takes_two_blocks_of_every_lane_and_what_is_read_ahead(tmp_path: Path) -> None:
+    url = str(tmp_path / "set")
+    index = build(Rooms(30, size=64), url, size=64, workers=1)
+    plan = Plan(np.full(1000, index.block_samples, np.int64), batch_images=1024, seed=0)
+    feed = Feed(Blocks(url, index), plan, lanes=range(1024))
+    assert feed.ring_bytes == 2 * 1024 * index.block_samples * 3 * 64 * 64 <= 2 * 1024 * 2**18
+    assert feed.ring_bytes + Data().prefetch_bytes < 1e9

@@ -1,11 +1,13 @@
 """The order of samples is a specification: pure integers, the same everywhere, for ever."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcgan_dist.stream.plan import Plan, lanes, permutation
+from dcgan_dist.stream.plan import Plan, lanes, permutation, permutations
 
 
 def order(plan: Plan, epoch: int, rows: range, first_step: int = 0) -> np.ndarray:
@@ -28,6 +30,28 @@ def plans(draw: st.DrawFn) -> Plan:
     counts = draw(st.lists(st.integers(0, 9), min_size=1, max_size=60).filter(lambda c: sum(c) >= 1))
     batch = draw(st.integers(1, min(sum(counts), 48)))
     return Plan(np.array(counts, np.int64), batch_images=batch, seed=draw(st.integers(0, 2**40)))
+
+
+@given(plans(), st.integers(0, 5), st.data())
+@settings(max_examples=200, deadline=None)
+def test_working_it_out_piece_by_piece_changes_nothing(plan: Plan, epoch: int, data: st.DataObject) -> None:
+    whole = order(plan, epoch, range(plan.batch_images))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dcgan_dist.stream.plan._SPANS", data.draw(st.integers(1, 64)))
+        assert np.array_equal(order(plan, epoch, range(plan.batch_images)), whole)
+        first = data.draw(st.integers(0, plan.steps_per_epoch))
+        assert np.array_equal(order(plan, epoch, range(plan.batch_images), first), whole[first:])
+
+
+def test_a_hundred_million_samples_are_planned_without_an_object_for_each() -> None:
+    tracemalloc.start()
+    plan = Plan(np.full(10**8 // 64, 64, np.int64), batch_images=1024, seed=0)
+    spans = plan.epoch(0).spans(range(1024), first_step=plan.steps_per_epoch // 2)
+    found = [next(spans) for _ in range(10_000)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200e6
+    assert {span.lane for span in found[:1024]} == set(range(1024))
 
 
 @given(plans(), st.integers(0, 5))
@@ -63,6 +87,12 @@ def test_golden_vectors_hold() -> None:
     assert permutation(8, 42, 0).tolist() == GOLDEN_PERMUTATION
     plan = Plan(np.array([3, 3, 2, 3, 1], np.int64), batch_images=4, seed=42)
     assert order(plan, 1, range(4)).tolist() == GOLDEN_ORDER
+
+
+def test_many_permutations_at_once_are_those_of_each() -> None:
+    counts, last = np.array([5, 0, 9, 1], np.int64), np.array([7, 3, 2**40, 0], np.int64)
+    for row, count, block in zip(permutations(counts, last, 42, 3), counts, last, strict=True):
+        assert row[:count].tolist() == permutation(int(count), 42, 3, int(block)).tolist()
 
 
 def test_epochs_differ_and_leave_out_others() -> None:

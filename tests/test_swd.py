@@ -7,11 +7,11 @@ import pytest
 from PIL import Image, ImageFilter
 
 from dcgan_dist import evaluate
-from dcgan_dist.stream.feed import Blocks
 from dcgan_dist.swd import mean_swd, swd
 from dcgan_dist.train import main as train
 from shards.build import build
 from shards.index import load
+from shards.reader import Blocks
 from shards.sources.rooms import Rooms
 from tests.test_promises import words
 

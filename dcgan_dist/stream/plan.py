@@ -11,9 +11,9 @@ Each lane starts a little further into its stretch than the one before and comes
 its end, so that the lanes do not all cross into a new block at the same step.
 """
 
-import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,27 +22,41 @@ U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 
 _MASK = 2**64 - 1
+_SPANS = 4096
+"""About how many spans are worked out at once."""
 
 
 def mix(value: U64) -> U64:
     """A 64-bit bijective hash of every element (the finaliser of Steele, Lea and Flood 2014, SplitMix)."""
-    with np.errstate(over="ignore"):
-        value = value + np.uint64(0x9E3779B97F4A7C15)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return value ^ (value >> np.uint64(31))
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def _fold(*key: int) -> U64:
+    """A state, of shape (1,), that depends on every part of the key."""
+    state = np.zeros(1, np.uint64)
+    for part in key:
+        state = mix(state ^ np.uint64(part & _MASK))
+    return state
 
 
 def permutation(count: int, *key: int) -> I64:
     """The numbers 0..count-1 sorted by a hash of (key, number): a specification, not a library's stream."""
-    state = np.zeros(1, np.uint64)
-    for part in key:
-        state = mix(state ^ np.uint64(part & _MASK))
-    return np.argsort(mix(state ^ mix(np.arange(count, dtype=np.uint64))), kind="stable").astype(np.int64)
+    return np.argsort(mix(_fold(*key) ^ mix(np.arange(count, dtype=np.uint64))), kind="stable")
 
 
-@dataclass(frozen=True)
-class Span:
+def permutations(counts: I64, last: I64, *key: int) -> I64:
+    """Row i begins with `permutation(counts[i], *key, last[i])`; the rest of a shorter row is of no use."""
+    numbers = np.arange(counts.max(initial=0), dtype=np.uint64)
+    hashes = mix(mix(_fold(*key) ^ last.astype(np.uint64))[:, None] ^ mix(numbers))
+    # Equal hashes keep their order, so that what lies beyond a short row comes last.
+    hashes[numbers >= counts.astype(np.uint64)[:, None]] = _MASK
+    return np.argsort(hashes, axis=1, kind="stable")
+
+
+class Span(NamedTuple):
     """Consecutive steps of one lane that come from one block: at step `first + i` comes `samples[i]`.
 
     `samples` are positions within the block, counted among the samples that are kept.
@@ -86,32 +100,57 @@ class EpochPlan:
     starts: I64
 
     def spans(self, lanes: range, *, first_step: int) -> Iterator[Span]:
-        """Spans of these lanes from `first_step` on, sorted by the step that needs them first."""
-        walks = (self.lane(lane, first_step=first_step) for lane in lanes)
-        return heapq.merge(*walks, key=lambda span: (span.first, span.lane))
+        """Spans of these lanes from `first_step` on, sorted by the step that needs them first, then lane."""
+        steps, longest = self.plan.steps_per_epoch, int(self.plan.counts.max(initial=1))
+        window = -(-_SPANS // len(lanes)) * longest
+        for low in range(first_step, steps, window):
+            high = min(low + window, steps)
+            first, lane, at, begin, length = self._begun(lanes, low, high, open_all=low == first_step)
+            blocks = self.order[at]
+            inner = permutations(self.plan.counts[blocks], blocks, self.plan.seed, self.number)
+            columns = (first, lane, blocks, begin, begin + length)
+            for step, row, block, start, stop, samples in zip(
+                *(c.tolist() for c in columns), inner, strict=True
+            ):
+                yield Span(step, row, block, samples[start:stop])
 
-    def lane(self, lane: int, *, first_step: int) -> Iterator[Span]:
-        """Spans of one lane from `first_step` on."""
-        plan, steps = self.plan, self.plan.steps_per_epoch
-        start, phase = lane * steps, self._phase(lane)
-        step = first_step
-        while step < steps:
-            position = start + (step + phase) % steps
-            at = int(np.searchsorted(self.starts, position, side="right")) - 1
-            block = int(self.order[at])
-            begin = position - int(self.starts[at])
-            # Up to the end of the block, of the lane's stretch, or of the lane's epoch, whichever comes
-            # first.
-            stretch_end = start + (steps if position >= start + phase else phase)
-            end = min(int(self.starts[at + 1]), stretch_end) - int(self.starts[at])
-            inner = permutation(int(plan.counts[block]), plan.seed, self.number, block)
-            yield Span(step, lane, block, inner[begin:end])
-            step += end - begin
+    def _begun(self, lanes: range, low: int, high: int, *, open_all: bool) -> tuple[I64, ...]:
+        """The spans that begin at a step in [low, high), and those that go on at `low` if `open_all`.
 
-    def _phase(self, lane: int) -> int:
-        """How far into its stretch a lane starts: spread evenly over the longest block."""
+        Of each: first step, lane, place of its block in `order`, where in it to begin, length.
+        """
+        steps = self.plan.steps_per_epoch
+        numbers = np.arange(lanes.start, lanes.stop)
+        base, phase = numbers * steps, self._phases(numbers)
+        # A lane's window of positions, in two parts where it comes round to the stretch's beginning.
+        turn = (phase + low) % steps
+        end = turn + (high - low)
+        heads = self._starts_within(base + turn, base + np.minimum(end, steps))
+        tails = self._starts_within(base, base + np.maximum(end - steps, 0))
+        opened = (base + turn) if open_all else base[:0]
+        cuts = np.unique(np.concatenate((heads, tails, base[(end > steps) | (turn == 0)], opened)))
+        lane = cuts // steps
+        offset, phase = cuts - lane * steps, self._phases(lane)
+        first = (offset - phase) % steps
+        after = np.searchsorted(self.starts, cuts, side="right")
+        # A span ends where its block, the lane's stretch or the lane's epoch ends, whichever comes first.
+        stop = np.minimum(self.starts[after], lane * steps + np.where(offset < phase, phase, steps))
+        by_need = np.lexsort((lane, first))
+        spans = (first, lane, after - 1, cuts - self.starts[after - 1], stop - cuts)
+        return tuple(column[by_need] for column in spans)
+
+    def _starts_within(self, low: I64, high: I64) -> I64:
+        """The positions, in any of the ranges [low[i], high[i]), where a block begins."""
+        begin, end = np.searchsorted(self.starts, low), np.searchsorted(self.starts, high)
+        counts = np.maximum(end - begin, 0)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        found: I64 = self.starts[np.repeat(begin, counts) + within]
+        return found
+
+    def _phases(self, lanes: I64) -> I64:
+        """How far into its stretch each lane starts: spread evenly over the longest block."""
         longest = int(self.plan.counts.max(initial=1))
-        return (lane * longest // self.plan.batch_images) % self.plan.steps_per_epoch
+        return (lanes * longest // self.plan.batch_images) % self.plan.steps_per_epoch
 
 
 def lanes(rank: int, ranks: int, batch_images: int) -> range:

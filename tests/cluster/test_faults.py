@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import re
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from benchmarks.faults import count_faults, rules, serve_epochs
+from dcgan_dist.train import main
 from shards import index as indexes
 from shards import store
 from shards.blocks import block_sum
@@ -18,6 +20,8 @@ from shards.sources.rooms import Rooms
 from shards.transfer import copy
 from shards.verify import verify
 from tests.cluster.faultproxy import Rule
+from tests.numbered import build_numbers
+from tests.test_promises import words
 
 pytestmark = pytest.mark.s3
 
@@ -201,38 +205,30 @@ def test_a_copy_through_faults_is_whole(faulty_folder, fault_proxy, tmp_path):
     assert sum(fault_proxy.faults.values()) >= 5
 
 
-@pytest.mark.slow
-def test_two_thousand_faults_lose_nothing(faulty_folder, fault_proxy, monkeypatch):
-    # Half of all requests fail, so that with the tries of every day some block would fail them all.
+@pytest.mark.parametrize("faults", [40, pytest.param(600, marks=pytest.mark.slow)])
+def test_faults_between_the_feed_and_the_store_change_no_picture(
+    faulty_folder, fault_proxy, tmp_path, monkeypatch, faults
+):
+    # Half of all reads fail, so that with the tries of every day some block would fail them all.
     calm = Limits(tries=30, first_wait_seconds=0.01, longest_wait_seconds=0.5, read_seconds=0.5)
     monkeypatch.setattr(store, "LIMITS", calm)
-    index = build(Rooms(2000, 32), faulty_folder, size=32, shard_images=500, block_samples=5, workers=1)
-    table, firsts = indexes.load_blocks(faulty_folder, index), index.block_starts()
-    kinds = ["refuse", "reset", "truncate", "short", "corrupt", "stall", "stall_head"]
-    faults = [
-        Rule(kind, method="GET", chance=0.09, at=number / 7, seconds=5) for number, kind in enumerate(kinds)
-    ]
-    faults += [Rule("status", method="GET", status=status, chance=0.05) for status in (403, 429, 500, 503)]
-    fault_proxy.rules(*faults, Rule("latency", chance=0.1, seconds=0.01), seed=2)
-    slowest: list[float] = []
+    copy(build_numbers(tmp_path / "set", 800, shard=300, block=10), faulty_folder)
+    fault_proxy.rules(*rules(0.5), seed=2)
+    found = serve_epochs(faulty_folder, fault_proxy, faults=faults)
+    print(f"\n{dict(found)}; faults: {fault_proxy.faults}")
+    assert count_faults(fault_proxy) >= faults
+    assert found["right"] == found["epochs"] * 25 * 32
+    assert found["wrong"] == found["lost"] == found["hangs"] == found["replaced"] == 0
 
-    def read(row):
-        began = time.monotonic()
-        shard = index.shards[int(firsts.searchsorted(row, side="right")) - 1]
-        start, wanted = int(table[row]["offset"]), int(table[row]["sum"])
-        stop = start + int(table[row]["bytes"])
-        try:
-            where = store.join(faulty_folder, shard.name)
-            data = store.read_range(where, start, stop, check=lambda data: block_sum(data) == wanted)
-        except StoreError as error:
-            return f"lost: {error}"
-        slowest.append(time.monotonic() - began)
-        return "right" if block_sum(data) == wanted else "wrong"
 
-    found: Counter[str] = Counter()
-    with ThreadPoolExecutor(16) as pool:
-        while sum(number for name, number in fault_proxy.faults.items() if name != "latency") < 2000:
-            found.update(pool.map(read, range(len(table))))
-    print(f"\n{dict(found)}; faults: {fault_proxy.faults}; slowest block: {max(slowest):.1f} s")
-    assert set(found) == {"right"}
-    assert max(slowest) < store.LIMITS.budget_seconds
+def test_beyond_the_budget_training_stops_with_a_line_that_names_the_object(
+    rooms16, faulty_folder, fault_proxy, tmp_path, capfd
+):
+    copy(rooms16, faulty_folder)
+    fault_proxy.rules(Rule("status", method="GET", path=r"shard-000001\.tar"))
+    assert main(words(faulty_folder, tmp_path / "run")) == 2
+    (told,) = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert re.fullmatch(
+        rf"error: cannot read bytes \d+ to \d+ of {faulty_folder}/shard-000001.tar: SlowDown.* 3 times.*",
+        told,
+    )

@@ -231,3 +231,19 @@ def test_no_damaged_byte_raises_anything_but_a_shards_error(tmp_path_factory, at
         indexes.load(str(folder))
     except ShardsError as error:
         assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_any_flipped_bit_of_an_index_is_seen(tmp_path):
+    url = str(tmp_path / "set")
+    index = build(Rooms(40, 8), url, size=8, shard_images=20, block_samples=5, workers=1)
+    path = tmp_path / "set" / "index.json"
+    whole = path.read_bytes()
+    end = whole.index(b'"sum"')
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            found = indexes.load(url)
+        except ShardsError:
+            continue
+        assert at >= end, at
+        assert found == index

@@ -1,0 +1,176 @@
+"""The blocks of a dataset as a reader wants them: where each lies, its bytes checked, its pictures decoded.
+
+Kept out: the order in which blocks are read, and when.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards import images, store
+from shards.blocks import block_sum
+from shards.errors import ShardsError
+from shards.format import PIXELS_OFFSET, Buffer, image_members, parse_records
+from shards.index import Index, load_blocks
+
+U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
+
+
+class Place(NamedTuple):
+    """Where the bytes of a block are."""
+
+    shard: int
+    start: int
+    stop: int
+
+
+class Blocks:
+    """The blocks of the dataset at `url`, counted in storage order over all shards."""
+
+    def __init__(self, url: str, index: Index) -> None:
+        self.url, self.index = url, index
+        self._shard_urls = [store.join(url, shard.name) for shard in index.shards]
+        table = load_blocks(url, index)
+        self._offsets, self._lengths, self._sums = table["offset"], table["bytes"], table["sum"]
+        self._first = index.block_starts().tolist()
+        self._sizes = index.block_counts()
+        self._gone = _removed(index, self._first) if index.kept < index.samples else None
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    @property
+    def kept_counts(self) -> I64:
+        """The kept samples of each block."""
+        return self._sizes if self._gone is None else self._sizes - self._gone.sum(1)
+
+    @property
+    def lengths(self) -> NDArray[np.uint32]:
+        """The bytes of each block."""
+        return self._lengths
+
+    def place(self, block: int) -> Place:
+        """Where a block lies."""
+        start = int(self._offsets[block])
+        return Place(bisect_right(self._first, block) - 1, start, start + int(self._lengths[block]))
+
+    def shard_url(self, shard: int) -> str:
+        """The URL of a shard."""
+        return self._shard_urls[shard]
+
+    def matches(self, block: int, data: Buffer) -> bool:
+        """Whether `data` are the bytes that were written as this block."""
+        return block_sum(data) == int(self._sums[block])
+
+    def read(self, block: int) -> bytes:
+        """The bytes of a block. Raises StoreError; DamagedError when they are not those that were written."""
+        shard, start, stop = self.place(block)
+        return store.read_range(self.shard_url(shard), start, stop, check=partial(self.matches, block))
+
+    def read_run(self, run: range) -> bytes:
+        """The bytes of neighbouring blocks of one shard, as one read; errors as those of `read`."""
+        shard, start, _ = self.place(run[0])
+        stop = self.place(run[-1]).stop
+        return store.read_range(self.shard_url(shard), start, stop, check=partial(self._matches_run, run))
+
+    def cut(self, run: range, data: bytes) -> list[memoryview]:
+        """The bytes of each block of a run."""
+        ends = np.cumsum(self._lengths[run.start : run.stop], dtype=np.int64).tolist()
+        view = memoryview(data)
+        return [view[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def _matches_run(self, run: range, data: bytes) -> bool:
+        return all(self.matches(block, part) for block, part in zip(run, self.cut(run, data), strict=True))
+
+    def kept(self, block: int) -> I64:
+        """The positions, among all samples of a block, of those that are kept."""
+        if self._gone is None:
+            return np.arange(self._sizes[block])
+        return np.flatnonzero(~self._gone[block, : self._sizes[block]])
+
+    def sample_name(self, block: int, position: int) -> str:
+        """A sample as a user finds it: its shard, and its number in it from 0."""
+        shard = bisect_right(self._first, block) - 1
+        number = (block - self._first[shard]) * self.index.block_samples + position
+        return f"sample {number} of {self.index.shards[shard].name}"
+
+    def first(self, images: int) -> U8:
+        """The first kept samples in storage order, at most `images`, uint8 (n, S, S, 3)."""
+        size = self.index.image_size
+        found = np.empty((min(images, self.index.kept), size, size, 3), np.uint8)
+        at = 0
+        for block, kept in enumerate(self.kept_counts.tolist()):
+            take = min(kept, len(found) - at)
+            if take:
+                self.decode_into(block, self.read(block), np.arange(take), found[at : at + take])
+            at += take
+        return found
+
+    def decode_into(self, block: int, data: Buffer, wanted: I64, rows: U8) -> list[str]:
+        """Decode samples of a block into `rows`, (n, S, S, 3); `wanted` counts among those kept.
+
+        A damaged sample is replaced by the next of the block that is kept and whole; returns a line for each.
+        Raises ShardsError where none is.
+        """
+        kept = None if self._gone is None else self.kept(block)
+        positions = wanted if kept is None else kept[wanted]
+        if self.index.record_bytes:
+            size = self.index.image_size
+            shape, strides = (int(self._sizes[block]), 3 * size * size), (self.index.record_bytes, 1)
+            pixels = np.ndarray(shape, np.uint8, data, PIXELS_OFFSET, strides)
+            rows.reshape(len(rows), -1)[:] = pixels[positions]
+            return []
+        return self._decode_members(block, _members(data, self.url), positions.tolist(), rows)
+
+    def _decode_members(
+        self, block: int, members: Sequence[Buffer], positions: list[int], rows: U8
+    ) -> list[str]:
+        bad: list[str] = []
+        for position, row in zip(positions, rows, strict=True):
+            try:
+                images.decode_into(members[position], row)
+            except ShardsError as error:
+                other = self._decode_next(block, members, position, row)
+                bad.append(
+                    f"{self.sample_name(block, position)} is damaged ({error}); sample {other} of its block "
+                    "stands in"
+                )
+        return bad
+
+    def _decode_next(self, block: int, members: Sequence[Buffer], position: int, row: U8) -> int:
+        """Decode the next sample that can be; its position."""
+        kept = self.kept(block).tolist()
+        at = kept.index(position)
+        for other in kept[at + 1 :] + kept[:at]:
+            try:
+                images.decode_into(members[other], row)
+            except ShardsError:
+                continue
+            return int(other)
+        raise ShardsError(
+            f"{self.url}: {self.sample_name(block, position)}: no sample of its block can be decoded; "
+            f"run: python -m shards verify --decode {self.url}"
+        )
+
+
+def _removed(index: Index, first: Sequence[int]) -> NDArray[np.bool_]:
+    """(blocks, samples of the longest): which are marked as removed."""
+    gone = np.zeros((index.blocks, index.block_samples), np.bool_)
+    for row, shard in zip(first, index.shards, strict=False):
+        blocks, positions = np.divmod(np.asarray(shard.removed, np.int64), index.block_samples)
+        gone[row + blocks, positions] = True
+    return gone
+
+
+def _members(data: Buffer, where: str) -> Sequence[Buffer]:
+    """The picture of every sample of a block, empty where a sample has none."""
+    plain = image_members(data)
+    if plain is not None:
+        return plain
+    found = (record.image() for record in parse_records(data, where=where))
+    return [b"" if image is None else image[1] for image in found]
