@@ -167,6 +167,10 @@ def slurm_cluster(*, nodes: int = 4, proctrack: str = "linuxproc") -> Iterator[C
             yield cluster
         finally:
             _empty(cluster)
+    for node in names:  # where control groups were used
+        for path in sorted(Path("/sys/fs/cgroup/freezer").glob(f"slurm_{node}/**"), reverse=True):
+            with suppress(OSError):
+                path.rmdir()
 
 
 def _use_system_programs() -> None:
