@@ -1,6 +1,7 @@
-"""The command line: build, index, verify, info, cat, cp. Wrong input is one line on stderr and exit status 2.
+"""The command line: build, index, verify, info, cat, cp, bench.
 
-Kept out: all work; each command calls one function of the package.
+Wrong input is one line on stderr and exit status 2. Kept out: all work; each command calls one function of
+the package.
 """
 
 import argparse
@@ -15,7 +16,8 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from shards import index as indexes
-from shards import store
+from shards import limit, store
+from shards.bench import bench
 from shards.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut
 from shards.cut import Cut, Failure
 from shards.errors import ShardsError
@@ -66,12 +68,14 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         if name == "index":
             _whole(sub, "--block-images", "images per block", shown="as before, or 256 KiB of pixels")
+            sub.add_argument("--dali", action="store_true", help="also write NVIDIA DALI's .idx of each tar")
         elif name == "verify":
             sub.add_argument("--decode", action="store_true", help="decode every picture too")
         elif name == "cat":
             sub.add_argument("sample", metavar="N", type=int, help="its position in the dataset, from 0")
             sub.add_argument("--out", metavar="FILE", help="the picture (default: sample-N.png)")
     _add_copy(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -84,6 +88,16 @@ def _add_copy(commands: Any) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace the dataset that is there")
     _whole(sub, "--threads", "shards under way at once", default=THREADS)
     sub.set_defaults(command=_copy)
+
+
+def _add_bench(commands: Any) -> None:
+    does = "measure how many images a second this machine gets, and what limits it"
+    sub = commands.add_parser("bench", help=does, description=f"{does[0].upper()}{does[1:]}.")
+    sub.add_argument("url", metavar="URL", help="the dataset: a folder or any fsspec URL")
+    sub.add_argument("--seconds", metavar="S", type=float, default=10.0, help="how long (default: 10)")
+    _whole(sub, "--requests", "reads in flight, of remote storage", default=16)
+    _whole(sub, "--threads", "decoding threads, which read local files too", default=2)
+    sub.set_defaults(command=_bench)
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -233,7 +247,13 @@ def _print_failures(failures: Sequence[Failure]) -> None:
 
 
 def _index(options: argparse.Namespace) -> int:
-    index = reindex(options.url, block_samples=options.block_images)
+    with tqdm(unit=" images", disable=not sys.stderr.isatty()) as bar:
+        index = reindex(
+            options.url,
+            block_samples=options.block_images,
+            dali=options.dali,
+            on_shard=lambda shard: bar.update(shard.samples),
+        )
     print(f"indexed: {index.samples} images in {len(index.shards)} shards")
     return 0
 
@@ -266,6 +286,12 @@ def _copy(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(options: argparse.Namespace) -> int:
+    report = bench(options.url, seconds=options.seconds, requests=options.requests, threads=options.threads)
+    print("\n".join(limit.lines(report)))
+    return 0
+
+
 def _info(options: argparse.Namespace) -> int:
     print(redact(describe(options.url, indexes.load(options.url))))
     return 0
@@ -275,8 +301,16 @@ def _cat(options: argparse.Namespace) -> int:
     pixels, meta = read_sample(options.url, indexes.load(options.url), position=options.sample)
     out = options.out or f"sample-{options.sample}.png"
     store.write_bytes(str(Path(out).absolute()), encode(pixels, "png"))
-    print(json.dumps(meta, sort_keys=True, ensure_ascii=False))
+    print(_printable(meta))
     return 0
+
+
+def _printable(meta: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(meta, sort_keys=True, ensure_ascii=False)
+    except RecursionError as error:
+        raise ShardsError("the JSON of this sample is nested too deeply to be printed") from error
+    return text.encode(errors="backslashreplace").decode()
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ def _write_index(source: Source, out_url: str, cut: Cut, stored: list[Stored]) -
         )
     names = {shard.name for shard in shards}
     for name in store.sizes(out_url):
-        if re.fullmatch(r"shard-\d{6}\.tar", name) and name not in names:
+        if re.fullmatch(r"shard-\d{6}\.(tar|idx)", name) and name not in names:
             store.remove(store.join(out_url, name))  # of a build that was stopped or overwritten
     index = Index(
         version=indexes.VERSION,
