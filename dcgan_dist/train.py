@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from dcgan_dist import alarms, checkpoint, pictures, world
 from dcgan_dist.alarms import DivergedError
 from dcgan_dist.checkpoint import CheckpointError, Manifest
-from dcgan_dist.config import Config, check, check_data, read_config, total_steps
-from dcgan_dist.coordinator import check_same_run, coordinate, versions
+from dcgan_dist.config import Config, check, check_data, check_same_run, read_config, total_steps
+from dcgan_dist.coordinator import coordinate, versions
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.parallel import make_cast, make_players
 from dcgan_dist.rollcall import LostRanksError
