@@ -11,6 +11,7 @@ from shards.sources import Source
 from shards.sources.cifar10 import open_cifar10
 from shards.sources.digits import Digits
 from shards.sources.folder import Folder
+from shards.sources.lsun import Lsun
 from shards.sources.mnist import open_mnist
 from shards.sources.rooms import Rooms
 from shards.sources.svhn import SPLITS as SVHN_SPLITS
@@ -31,6 +32,9 @@ def add_sources(sources: Any) -> Iterator[argparse.ArgumentParser]:
     )
     _input(folder, "the folder that holds the pictures")
     yield folder
+    lsun = _source(sources, "lsun", "a category of LSUN, an LMDB", lambda options: Lsun(options.input))
+    _input(lsun, "the folder of data.mdb")
+    yield lsun
     yield _published(
         sources, "cifar10", "CIFAR-10, Python or binary version", open_cifar10, "its archive, or folder"
     )
