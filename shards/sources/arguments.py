@@ -11,11 +11,13 @@ from shards.sources import Source
 from shards.sources.cifar10 import open_cifar10
 from shards.sources.digits import Digits
 from shards.sources.folder import Folder
+from shards.sources.imagenet import ImageNet
 from shards.sources.lsun import Lsun
 from shards.sources.mnist import open_mnist
 from shards.sources.rooms import Rooms
 from shards.sources.svhn import SPLITS as SVHN_SPLITS
 from shards.sources.svhn import open_svhn
+from shards.sources.webdataset import Webdataset
 
 Open = Callable[[argparse.Namespace], Source]
 
@@ -35,6 +37,12 @@ def add_sources(sources: Any) -> Iterator[argparse.ArgumentParser]:
     lsun = _source(sources, "lsun", "a category of LSUN, an LMDB", lambda options: Lsun(options.input))
     _input(lsun, "the folder of data.mdb")
     yield lsun
+    yield _imagenet(sources)
+    foreign = _source(
+        sources, "webdataset", "foreign webdataset tars, cut anew", lambda options: Webdataset(options.input)
+    )
+    _input(foreign, "a tar, or a folder or URL of tars")
+    yield foreign
     yield _published(
         sources, "cifar10", "CIFAR-10, Python or binary version", open_cifar10, "its archive, or folder"
     )
@@ -84,6 +92,24 @@ def _published(
     )
     _input(parser, what)
     parser.add_argument("--split", choices=splits, default=splits[0], help=f"(default: {splits[0]})")
+    _unverified(parser)
+    return parser
+
+
+def _imagenet(sources: Any) -> argparse.ArgumentParser:
+    parser = _source(
+        sources,
+        "imagenet",
+        "ILSVRC 2012, the tar of 1,000 tars, or the validation tar",
+        lambda options: ImageNet(
+            options.input, options.split, devkit=options.devkit, verified=options.verified
+        ),
+    )
+    _input(parser, "the tar as published, a file or URL")
+    parser.add_argument("--split", choices=("train", "val"), default="train", help="(default: train)")
+    parser.add_argument(
+        "--devkit", metavar="FILE", help="ILSVRC2012_devkit_t12.tar.gz or its folder, for val"
+    )
     _unverified(parser)
     return parser
 

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from shards import store
 from shards.errors import ShardsError
+from shards.sources.members import file_size
 
 MD5 = {
     "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
@@ -56,15 +57,6 @@ def md5(url: str) -> str:
         total.update(store.read_range(url, at, min(at + PIECE_BYTES, size)))
         at += PIECE_BYTES
     return total.hexdigest()
-
-
-def file_size(url: str) -> int:
-    """The bytes of a file. Raises MissingError where there is none."""
-    folder, _, name = url.rpartition("/")
-    sizes = store.sizes(folder or ("/" if url.startswith("/") else "."))
-    if name not in sizes:
-        raise ShardsError(f"{url} is not there; give the path or URL of the file itself")
-    return sizes[name]
 
 
 def read_bounded(stream: BinaryIO, limit_bytes: int, where: str) -> bytes:

@@ -6,7 +6,7 @@ Kept out: what the variables mean.
 import struct
 import warnings
 import zlib
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,13 @@ READER_ERRORS = (
 """What SciPy raises on files that are cut, damaged or of MATLAB 7.3."""
 
 
-def read_matlab(path: str, shapes: dict[str, tuple[int | None, ...]]) -> dict[str, NDArray[Any]]:
+def read_matlab(
+    path: str, shapes: dict[str, tuple[int | None, ...]], *, file: BinaryIO | None = None
+) -> dict[str, NDArray[Any]]:
     """The variables named in `shapes`, each of that shape (None: any length). Raises ShardsError.
 
-    The shapes that the file declares are checked before anything is unpacked.
+    The shapes that the file declares are checked before anything is unpacked. `file` holds the bytes of
+    `path` where it lies in an archive.
     """
     try:
         # Here and not at the top, because it is an extra.
@@ -46,10 +49,10 @@ def read_matlab(path: str, shapes: dict[str, tuple[int | None, ...]]) -> dict[st
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            declared = {name: shape for name, shape, _ in whosmat(path)}
+            declared = {name: shape for name, shape, _ in whosmat(file or path)}
             for name, shape in shapes.items():
                 _check_shape(path, name, declared.get(name), shape)
-            found = loadmat(path, variable_names=list(shapes))
+            found = loadmat(file or path, variable_names=list(shapes))
     except ShardsError:
         raise
     except (MatReadError, *READER_ERRORS) as error:
