@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from shards.sources import Source
+from shards.sources.celeba import CROPS, PARTITIONS, CelebA
 from shards.sources.cifar10 import open_cifar10
 from shards.sources.digits import Digits
+from shards.sources.faces import Faces
 from shards.sources.folder import Folder
 from shards.sources.imagenet import ImageNet
 from shards.sources.lsun import Lsun
@@ -25,6 +27,7 @@ Open = Callable[[argparse.Namespace], Source]
 def add_sources(sources: Any) -> Iterator[argparse.ArgumentParser]:
     """The parser of each source, which sets `source` to what opens it."""
     yield _drawn(sources, "rooms", "drawn bedrooms, any number of them", Rooms)
+    yield _drawn(sources, "faces", "drawn faces with yaw, smile, glasses, hair", Faces)
     yield _source(sources, "digits", "1,797 real digits, 8 x 8, from scikit-learn", lambda options: Digits())
     folder = _source(
         sources,
@@ -38,6 +41,7 @@ def add_sources(sources: Any) -> Iterator[argparse.ArgumentParser]:
     _input(lsun, "the folder of data.mdb")
     yield lsun
     yield _imagenet(sources)
+    yield _celeba(sources)
     foreign = _source(
         sources, "webdataset", "foreign webdataset tars, cut anew", lambda options: Webdataset(options.input)
     )
@@ -110,6 +114,20 @@ def _imagenet(sources: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--devkit", metavar="FILE", help="ILSVRC2012_devkit_t12.tar.gz or its folder, for val"
     )
+    _unverified(parser)
+    return parser
+
+
+def _celeba(sources: Any) -> argparse.ArgumentParser:
+    parser = _source(
+        sources,
+        "celeba",
+        "CelebA, aligned and cropped",
+        lambda options: CelebA(options.input, options.split, crop=options.crop, verified=options.verified),
+    )
+    _input(parser, "img_align_celeba.zip, or its folder; the two lists beside it")
+    parser.add_argument("--split", choices=("all", *PARTITIONS), default="all", help="(default: all)")
+    parser.add_argument("--crop", choices=tuple(CROPS), default="dcgan", help="(default: dcgan)")
     _unverified(parser)
     return parser
 
