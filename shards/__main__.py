@@ -1,4 +1,4 @@
-"""The command line: build, index, verify, info, cat, cp. Wrong input is one line on stderr and exit status 2.
+"""The command line: build, index, verify, info, cat, cp, dedup. Wrong input is one line and exit status 2.
 
 Kept out: all work; each command calls one function of the package.
 """
@@ -18,6 +18,7 @@ from shards import index as indexes
 from shards import store
 from shards.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut
 from shards.cut import Failure
+from shards.dedup.arguments import add_dedup
 from shards.errors import ShardsError
 from shards.format import ENCODINGS
 from shards.images import encode
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("sample", metavar="N", type=int, help="its position in the dataset, from 0")
             sub.add_argument("--out", metavar="FILE", help="the picture (default: sample-N.png)")
     _add_copy(commands)
+    add_dedup(commands)
     return parser
 
 

@@ -1,0 +1,96 @@
+"""Thumbnails of 32 x 32 from a dataset, block by block, and the order in which samples are preferred.
+
+Kept out: what is made of them.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards import store
+from shards.blocks import BlockTable, block_sum
+from shards.errors import ShardsError
+from shards.format import image_members, parse_records
+from shards.images import decode_into, to_square
+from shards.index import Index, Shard
+
+SIDE = 32
+THUMB_BYTES = SIDE * SIDE * 3
+THREADS = 4
+"""Blocks under way at once."""
+
+Thumbs = NDArray[np.uint8]
+"""(n, 3072), one row per picture."""
+
+
+def shrink(pixels: NDArray[np.uint8]) -> Thumbs:
+    """Pictures uint8 (n, S, S, 3) to (n, 3072), averaged down."""
+    images, side = pixels.shape[:2]
+    factor, rest = divmod(side, SIDE)
+    if rest or not factor:
+        small = np.stack([to_square(picture, SIDE) for picture in pixels])
+        return small.reshape(images, THUMB_BYTES)
+    cells = pixels.reshape(images, SIDE, factor, SIDE, factor, 3).sum(axis=(2, 4), dtype=np.uint32)
+    area = factor * factor
+    small = (cells + area // 2) // area
+    out: Thumbs = small.astype(np.uint8).reshape(images, THUMB_BYTES)
+    return out
+
+
+def read_block(url: str, index: Index, shard: Shard, row: BlockTable) -> NDArray[np.uint8]:
+    """The pictures of one block, uint8 (n, S, S, 3). Raises ShardsError where it is damaged."""
+    where, start = store.join(url, shard.name), int(row["offset"])
+    data = store.read_range(where, start, start + int(row["bytes"]))
+    if block_sum(data) != int(row["sum"]):
+        raise ShardsError(f"{where}: bytes from {start} are damaged; run: python -m shards verify {url}")
+    members = image_members(data)
+    if members is None:
+        found = (record.image() for record in parse_records(data, where=where))
+        members = [image[1] for image in found if image is not None]
+    out = np.empty((len(members), index.image_size, index.image_size, 3), np.uint8)
+    for picture, member in zip(out, members, strict=True):
+        decode_into(member, picture)
+    return out
+
+
+def read_shard(url: str, index: Index, table: BlockTable, shard: int) -> Thumbs:
+    """The thumbnails of a whole shard, in its order."""
+    rows = table[slice(*index.block_starts()[shard : shard + 2])]
+    return _gather(lambda row: shrink(read_block(url, index, index.shards[shard], row)), rows)
+
+
+def read_sample(url: str, index: Index, table: BlockTable, *, images: int) -> Thumbs:
+    """About `images` thumbnails for training, from whole blocks that a hash chooses.
+
+    The choice and its order depend on what the shards hold and not on their order or names.
+    """
+    starts = index.block_starts()
+    shards = np.repeat(np.arange(len(index.shards)), np.diff(starts))
+    order = priorities(index, shards, np.arange(index.blocks) - starts[shards])
+    enough = int(np.searchsorted(np.cumsum(index.block_counts()[np.argsort(order)]), images)) + 1
+    chosen = np.argsort(order)[:enough]
+    return _gather(
+        lambda block: shrink(read_block(url, index, index.shards[shards[block]], table[block])), chosen
+    )
+
+
+def priorities(index: Index, shards: NDArray[np.int64], within: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A hash of each (shard's content, place within it): who goes first, whatever the order of the shards."""
+    seeds = np.array([int(shard.sha256[:16], 16) for shard in index.shards], np.uint64)
+    return mix(seeds[shards] ^ mix(within.astype(np.uint64)))
+
+
+def mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64's finish, of each number."""
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[np.uint64] = value ^ (value >> np.uint64(31))
+    return mixed
+
+
+def _gather(read: Callable[..., Thumbs], blocks: Iterator[object] | NDArray[np.generic]) -> Thumbs:
+    with ThreadPoolExecutor(THREADS) as pool:
+        return np.concatenate(list(pool.map(read, blocks)))
