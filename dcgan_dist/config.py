@@ -15,7 +15,7 @@ import yaml
 from dcgan_dist import settings
 from dcgan_dist.nets import NetError, parse_net
 from dcgan_dist.settings import ConfigError
-from shards import Index, ShardsError
+from shards import Index, ShardsError, store
 from shards.index import check_listing
 from shards.index import load as load_index
 
@@ -206,6 +206,29 @@ def check_data(config: Config) -> Index:
             f"{config.data.url}; lower it or build a larger dataset"
         )
     return index
+
+
+def check_same_run(config: Config) -> None:
+    """Refuse a run folder that belongs to a run with other settings. Raises ConfigError."""
+    url = store.join(config.run.dir, "config.yaml")
+    try:
+        if not store.exists(url):
+            return
+        before = config_of(config.run.dir)
+    except ShardsError as error:
+        raise ConfigError(f"run.dir={config.run.dir}: {error}") from None
+    changed = differences(before, config)
+    if changed:
+        raise ConfigError(
+            f"run.dir={config.run.dir} holds a run with another {', '.join(changed)}; "
+            "choose another run.dir, or delete that folder to start anew"
+        )
+
+
+def config_of(run: str) -> Config:
+    """The settings a run was started with. Raises ConfigError or ShardsError."""
+    url = store.join(run, "config.yaml")
+    return parse_config(store.read_bytes(url).decode(errors="replace"), url)
 
 
 def total_steps(config: Config, index: Index) -> int:

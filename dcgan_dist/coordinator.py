@@ -25,13 +25,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dcgan_dist import checkpoint, pictures
-from dcgan_dist.config import Config, differences, dump, parse_config
+from dcgan_dist.config import Config, dump
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.settings import ConfigError
 from dcgan_dist.stream.feed import Blocks
-from shards import ShardsError, store
+from shards import store
 
 LAYOUT = {
     "training": {
@@ -208,26 +207,3 @@ def fixed_noise(config: Config) -> Tensor:
 
 def versions() -> dict[str, str]:
     return {name: version(name) for name in ("dcgan_dist", "torch", "numpy")}
-
-
-def check_same_run(config: Config) -> None:
-    """Refuse a run folder that belongs to a run with other settings. Raises ConfigError."""
-    url = store.join(config.run.dir, "config.yaml")
-    try:
-        if not store.exists(url):
-            return
-        before = config_of(config.run.dir)
-    except ShardsError as error:
-        raise ConfigError(f"run.dir={config.run.dir}: {error}") from None
-    changed = differences(before, config)
-    if changed:
-        raise ConfigError(
-            f"run.dir={config.run.dir} holds a run with another {', '.join(changed)}; "
-            "choose another run.dir, or delete that folder to start anew"
-        )
-
-
-def config_of(run: str) -> Config:
-    """The settings a run was started with. Raises ConfigError or ShardsError."""
-    url = store.join(run, "config.yaml")
-    return parse_config(store.read_bytes(url).decode(errors="replace"), url)

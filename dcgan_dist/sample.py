@@ -14,8 +14,7 @@ from torch import Tensor
 from dcgan_dist import checkpoint, pictures
 from dcgan_dist.calibrate import calibrate
 from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.config import Config
-from dcgan_dist.coordinator import config_of
+from dcgan_dist.config import Config, config_of
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
 from dcgan_dist.seeds import seed_for

@@ -19,13 +19,15 @@ from torch import Tensor
 
 from dcgan_dist import checkpoint, pictures, world
 from dcgan_dist.checkpoint import CheckpointError, Manifest
-from dcgan_dist.config import Config, check, check_data, read_config, total_steps
-from dcgan_dist.coordinator import check_same_run, coordinate, versions
+from dcgan_dist.config import Config, check, check_data, check_same_run, read_config, total_steps
+from dcgan_dist.coordinator import coordinate, versions
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.parallel import make_cast, make_players
+from dcgan_dist.rollcall import LostRanksError
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
+from dcgan_dist.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Signals, Stop, ignore_signals
 from dcgan_dist.stream.feed import Blocks, Feed
 from dcgan_dist.stream.plan import Plan, lanes
 from dcgan_dist.world import World
@@ -36,8 +38,8 @@ class DivergedError(ValueError):
     """A loss or a weight is no longer a number."""
 
 
-def train(config: Config, here: World, index: Index) -> None:
-    """The whole run, or the rest of it."""
+def train(config: Config, here: World, index: Index, *, signals: Signals) -> int | None:
+    """The whole run, or the rest of it; the step at which a signal stopped it before its end."""
     trainer = Trainer(config, here)
     first, last = trainer.resume(), total_steps(config, index)
     blocks = Blocks(config.data.url, index)
@@ -54,6 +56,7 @@ def train(config: Config, here: World, index: Index) -> None:
     run = config.run
     with feed, coordinate(config, rank=here.rank, first_step=first, total_steps=last) as coordinator:
         meter = Meter(feed, config.data.batch_images)
+        stop = Stop(signals, here.store, here.device)
         if first == 0:
             coordinator.show_real(blocks)
             coordinator.sample(0, trainer.shown)
@@ -63,13 +66,17 @@ def train(config: Config, here: World, index: Index) -> None:
             done = step + 1
             meter.tick()
             coordinator.tick()
+            stopped = done < last and stop.after(done)
             if done % run.log_steps == 0 or done == last:
                 coordinator.log(done, trainer.metrics() | meter.read(done))
             if done % run.sample_steps == 0 or done == last:
                 coordinator.sample(done, trainer.shown)
-            if done % run.checkpoint_steps == 0 or done == last:
+            if done % run.checkpoint_steps == 0 or done == last or stopped:
                 trainer.check_finite(done)
                 coordinator.save(done, *trainer.state(done))
+            if stopped:
+                return done
+    return None
 
 
 class Trainer:
@@ -206,8 +213,21 @@ class Meter:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line. Errors of the user's making are one line, told by rank 0."""
+    """The command line; its exit codes are those of `stopping`."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    rank = world.launched_rank()
+    try:
+        with Signals() as signals:
+            return run(argv, signals)
+    except LostRanksError as error:
+        print(f"error: rank {rank}: {error}", file=sys.stderr, flush=True)
+    except Exception:
+        print(f"rank {rank} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+    return UNFORESEEN
+
+
+def run(argv: Sequence[str], signals: Signals) -> int:
+    """A run from its command line on. Errors of the user's making are one line, told by rank 0."""
     rank, joined = world.launched_rank(), False
     try:
         config = read_config(argv, "python -m dcgan_dist.train")
@@ -215,20 +235,22 @@ def main(argv: Sequence[str]) -> int:
         index = check_data(config)
         check_same_run(config)
         with world.join(device=config.train.device, timeout_seconds=config.train.timeout_seconds) as here:
-            joined = True
-            train(config, here, index)
+            joined = signals.patient = True
+            stopped = train(config, here, index, signals=signals)
     except (ConfigError, ShardsError, CheckpointError, DivergedError) as error:
         # Every rank meets the same wrong setting; only storage can fail for one rank alone.
         if rank == 0 or (joined and isinstance(error, ShardsError)):
             print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
-        return 2
-    except Exception:
-        print(f"rank {rank} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-        return 1
-    if rank == 0:
+        return REFUSED
+    if rank == 0 and stopped is None:
         print(f"done: samples, checkpoints and logs are in {config.run.dir}")
-    return 0
+    elif rank == 0:
+        cause = f"by {signals.received.name}" if signals.received else "with another rank"
+        print(f"stopped {cause} and saved at step {stopped}; the same command goes on from there")
+    return FINISHED if stopped is None else STOPPED
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    ignore_signals()
+    raise SystemExit(code)

@@ -17,12 +17,13 @@ from tqdm import tqdm
 from shards import index as indexes
 from shards import store
 from shards.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut
-from shards.cut import Failure
+from shards.cut import Cut, Failure
 from shards.dedup.arguments import add_dedup
 from shards.errors import ShardsError
 from shards.format import ENCODINGS
 from shards.images import encode
 from shards.look import describe, read_sample
+from shards.parts import build_part, merge
 from shards.redact import redact
 from shards.reindex import reindex
 from shards.sources import Source
@@ -106,6 +107,17 @@ def _add_cut(parser: argparse.ArgumentParser) -> None:
     _whole(parser, "--block-images", "images per block, the unit of reading", shown="256 KiB of pixels")
     _whole(parser, "--workers", "processes", shown="one per CPU")
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset that is there")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--part", metavar="I/N", type=_part, help="build the I-th of N parts only, from 1")
+    which.add_argument("--merge", metavar="N", type=int, help="make the dataset of N parts that are built")
+
+
+def _part(text: str) -> tuple[int, int]:
+    """`3/8` as two numbers."""
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text} is not a part; give it as 3/8")
+    return int(part), int(parts)
 
 
 def _whole(
@@ -124,16 +136,33 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
-def _build(options: argparse.Namespace) -> int:
-    settings = {
+def check_build(words: Sequence[str]) -> None:
+    """Check what stands behind `python -m shards build` before a job does it. Raises ShardsError."""
+    options = _parser().parse_args(["build", *words])
+    if options.part or options.merge or options.overwrite:
+        raise ShardsError(
+            "--part and --merge are the launcher's, and --overwrite is not for parts; leave them out"
+        )
+    cut = plan_cut(**_cut_settings(options))
+    find_built(options.source(options), options.out, cut)
+
+
+def _cut_settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {
         "size": options.size,
         "encoding": options.encoding,
         "quality": options.quality,
         "shard_images": options.shard_images,
         "block_samples": options.block_images,
     }
+
+
+def _build(options: argparse.Namespace) -> int:
+    settings = _cut_settings(options)
     cut = plan_cut(**settings)
     source: Source = options.source(options)
+    if options.part or options.merge is not None:
+        return _build_parts(options, source, cut)
     if not options.overwrite and (found := find_built(source, options.out, cut)):
         print(f"already built: {found.samples} images in {redact(options.out)}")
         return 0
@@ -146,11 +175,32 @@ def _build(options: argparse.Namespace) -> int:
         progress=True,
         on_failures=_print_failures,
     )
+    _print_built(options, index)
+    return 0
+
+
+def _build_parts(options: argparse.Namespace, source: Source, cut: Cut) -> int:
+    if options.overwrite:
+        raise ShardsError(
+            "--overwrite is not for parts, which do not know of each other; remove the dataset first"
+        )
+    if options.merge is not None:
+        index = merge(source, options.out, cut, parts=options.merge, on_failures=_print_failures)
+        _print_built(options, index)
+        return 0
+    part, parts = options.part
+    built = build_part(
+        source, options.out, cut, part=part, parts=parts, workers=options.workers, progress=True
+    )
+    print(f"built: part {part} of {parts}, {built} shards in {redact(options.out)}")
+    return 0
+
+
+def _print_built(options: argparse.Namespace, index: indexes.Index) -> None:
     print(
         f"built: {index.samples} images, {len(index.shards)} shards ({index.bytes:,} bytes) "
         f"in {redact(options.out)}"
     )
-    return 0
 
 
 def _print_failures(failures: Sequence[Failure]) -> None:

@@ -58,16 +58,16 @@ def plan_cut(
 ) -> Cut:
     """The cut that these settings ask for. Raises ShardsError for one that is out of range."""
     low, high = indexes.IMAGE_SIZES
-    _check_range("size", size, low, high)
+    check_range("size", size, low, high)
     if encoding not in ENCODINGS:
         raise ShardsError(f"encoding={encoding!r} is not known; choose one of {', '.join(ENCODINGS)}")
-    _check_range("quality", quality, 1, 100)
+    check_range("quality", quality, 1, 100)
     if shard_images is None:
         shard_images = max(1, min(SHARD_IMAGES, SHARD_PIXEL_BYTES // (size * size * 3)))
     if block_samples is None:
         block_samples = default_block_samples(size)
-    _check_range("shard_images", shard_images, 1, 10**6)
-    _check_range("block_samples", block_samples, 1, 10**6)
+    check_range("shard_images", shard_images, 1, 10**6)
+    check_range("block_samples", block_samples, 1, 10**6)
     return Cut(size, encoding, quality if encoding in ("jpg", "webp") else None, shard_images, block_samples)
 
 
@@ -76,7 +76,7 @@ def find_built(source: Source, out_url: str, cut: Cut) -> Index | None:
     if not store.exists(store.join(out_url, indexes.INDEX_NAME)):
         return None
     found = indexes.load(out_url)
-    wanted = _settings(source, cut)
+    wanted = settings_of(source, cut)
     for name in sorted(found.source.keys() | wanted.keys(), key=lambda name: (name != "source", name)):
         old, new = found.source.get(name), wanted.get(name)
         if old != new:
@@ -109,34 +109,56 @@ def build(
     cut = plan_cut(
         size=size, encoding=encoding, quality=quality, shard_images=shard_images, block_samples=block_samples
     )
-    _check_range("workers", 1 if workers is None else workers, 1, 4096)
+    check_range("workers", 1 if workers is None else workers, 1, 4096)
     store.make_folder(out_url)
     if overwrite:
         store.remove(store.join(out_url, indexes.INDEX_NAME))
     elif found := find_built(source, out_url, cut):
         return found
-    stored = _run(source, out_url, cut, workers=workers or os.cpu_count() or 1, progress=progress)
-    failures = [failure for result in stored for failure in result.failures]
-    _write_failures(out_url, failures)
-    if failures and on_failures:
-        on_failures(failures)
-    return _write_index(source, out_url, cut, stored)
+    shards = range(shards_of(source, cut))
+    stored = store_shards(source, out_url, cut, shards=shards, workers=workers, progress=progress)
+    return finish(source, out_url, cut, stored=stored, on_failures=on_failures)
 
 
-def _run(source: Source, out_url: str, cut: Cut, *, workers: int, progress: bool) -> list[Stored]:
-    """All shards, in order, with a bar that counts images where stderr is a terminal."""
-    shards = range(-(-source.samples // cut.shard_images))
+def shards_of(source: Source, cut: Cut) -> int:
+    """The number of shards that a source is cut into, empty ones too."""
+    return -(-source.samples // cut.shard_images)
+
+
+def store_shards(
+    source: Source, out_url: str, cut: Cut, *, shards: range, workers: int | None, progress: bool
+) -> list[Stored]:
+    """Cut and store `shards`, in order, with a bar that counts images where stderr is a terminal."""
     work = partial(_store_shard, source, out_url, cut)
     stored = []
     hidden = not (progress and sys.stderr.isatty())
+    # A job of a cluster may have fewer CPUs than its machine.
+    workers = workers or len(os.sched_getaffinity(0))
+    images = min(source.samples, shards.stop * cut.shard_images) - shards.start * cut.shard_images
     with (
         closing(_results(work, shards, min(workers, len(shards)), out_url)) as results,
-        tqdm(total=source.samples, unit=" images", disable=hidden, smoothing=0.1) as bar,
+        tqdm(total=images, unit=" images", disable=hidden, smoothing=0.1) as bar,
     ):
         for result in results:
             stored.append(result)
             bar.update(result.items)
     return stored
+
+
+def finish(
+    source: Source,
+    out_url: str,
+    cut: Cut,
+    *,
+    stored: list[Stored],
+    on_failures: Callable[[Sequence[Failure]], None] | None = None,
+) -> Index:
+    """Write down what failed, then the index of all shards."""
+    failures = [failure for result in stored for failure in result.failures]
+    _write_failures(out_url, failures)
+    if failures and on_failures:
+        on_failures(failures)
+    return _write_index(source, out_url, cut, stored)
 
 
 def _results(
@@ -217,16 +239,18 @@ def _write_index(source: Source, out_url: str, cut: Cut, stored: list[Stored]) -
         classes=source.classes,
         shards=shards,
         blocks_sha256="",
-        source=_settings(source, cut),
+        source=settings_of(source, cut),
     )
     return indexes.save(out_url, index, np.concatenate([result.blocks for result in stored]))
 
 
-def _settings(source: Source, cut: Cut) -> dict[str, Any]:
+def settings_of(source: Source, cut: Cut) -> dict[str, Any]:
+    """What tells this build from another, as the index has it."""
     return source.settings() | cut.settings()
 
 
-def _check_range(name: str, value: int, low: int, high: int) -> None:
+def check_range(name: str, value: int, low: int, high: int) -> None:
+    """Raises ShardsError for a number outside `[low, high]`."""
     if not low <= value <= high:
         raise ShardsError(f"{name}={value} is outside [{low}, {high}]; give one inside")
 

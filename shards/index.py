@@ -112,7 +112,7 @@ def parse(fields: Mapping[str, Any], where: str) -> Index:
         block_samples=schema.whole_number(fields, "block_samples", where, low=1),
         record_bytes=schema.whole_number(fields, "record_bytes", where),
         classes=schema.texts(fields, "classes", where),
-        shards=tuple(_shard(entry, where) for entry in schema.items(fields, "shards", where)),
+        shards=tuple(parse_shard(entry, where) for entry in schema.items(fields, "shards", where)),
         blocks_sha256=schema.text(fields, "blocks_sha256", where, pattern=SHA256),
         source=schema.as_object(fields.get("source"), "source", where),
     )
@@ -124,7 +124,8 @@ def parse(fields: Mapping[str, Any], where: str) -> Index:
     return index
 
 
-def _shard(entry: object, where: str) -> Shard:
+def parse_shard(entry: object, where: str) -> Shard:
+    """The shard that `entry`, read from `where`, describes."""
     fields = schema.as_object(entry, "a shard", where)
     length = schema.whole_number(fields, "bytes", where)
     # A sample takes a header and a body, so this also bounds what a hostile index can claim.

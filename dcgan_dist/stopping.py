@@ -1,0 +1,131 @@
+"""Stopping well: a signal only sets a flag, and all ranks stop after one and the same step.
+
+They agree through the store that they met at, without a collective: a rank that has a signal and has done `a`
+steps writes a + 2 there, once for all ranks, and every rank looks there after each step. Step a needs that
+rank, which begins it after writing; a GPU is never more than a step behind its rank (`Pace`); so every rank
+that has done a + 2 steps has seen the word, and none has done more. Kept out: saving.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+FINISHED, UNFORESEEN, REFUSED, STOPPED = 0, 1, 2, 75
+"""Exit codes: done; an unforeseen error or a lost rank; a wrong setting, dataset, checkpoint or storage, told
+in one line; stopped by a signal and saved, to be started again (EX_TEMPFAIL of sysexits.h)."""
+
+AHEAD_STEPS = 2
+SAME_SECONDS = 1.0
+"""Signals of one moment count as one: Slurm signals torchrun and its ranks, and torchrun passes it on."""
+
+
+class Signals:
+    """The stop signals of this process inside the block: `received` is the first, a second leaves at once.
+
+    Before `patient` is set nothing is worth saving, and the first leaves at once too. The main thread's own;
+    another thread acts on what arrives, for the main one may be waiting for ranks that are gone.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self.patient = False
+        self._first_time = 0.0
+
+    def __enter__(self) -> Self:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, _ignore) for number in SIGNALS}
+        # A launcher may have held them back until there is somebody to take them.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        signal.set_wakeup_fd(self._wakeup_before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.write(self._writing, b"\0")
+        self._thread.join()
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def _watch(self) -> None:
+        while number := os.read(self._reading, 1)[0]:
+            if number in SIGNALS:
+                self._take(signal.Signals(number))
+
+    def _take(self, number: signal.Signals) -> None:
+        if self.received is None:
+            self.received, self._first_time = number, time.monotonic()
+            if not self.patient:
+                _leave(STOPPED, f"stopped by {number.name} before training began")
+        elif time.monotonic() - self._first_time > SAME_SECONDS:
+            _leave(128 + number, f"a second signal, {number.name}: leaving at once, nothing more is saved")
+
+
+def _ignore(number: int, frame: object) -> None:
+    """The wake-up descriptor has told the watching thread."""
+
+
+def _leave(code: int, why: str) -> None:
+    print(why, file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def ignore_signals() -> None:
+    """For a process that is done: an interpreter on its way out would die of a signal that comes late."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class Pace:
+    """Lets a GPU fall behind its rank by no more than the step just begun."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._under_way: deque[torch.cuda.Event] = deque()
+
+    def wait(self) -> None:
+        """Call after each step."""
+        if self._device.type != "cuda":
+            return
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        self._under_way.append(event)
+        if len(self._under_way) > 1:
+            self._under_way.popleft().synchronize()
+
+
+class Stop:
+    """Whether all ranks stop now; `after` is asked by every rank after every step."""
+
+    KEY = "dcgan_dist/stop_step"
+
+    def __init__(self, signals: Signals, store: Store | None, device: torch.device) -> None:
+        self._signals, self._store, self._pace = signals, store, Pace(device)
+        self._asked = False
+        self._step: int | None = None
+
+    def after(self, done: int) -> bool:
+        """Whether the run stops now that `done` steps are done: the same answer on all ranks."""
+        if self._store is None:
+            return self._signals.received is not None
+        self._pace.wait()
+        if self._signals.received is not None and not self._asked:
+            self._store.compare_set(self.KEY, "", str(done + AHEAD_STEPS))
+            self._asked = True
+        if self._step is None and self._store.check([self.KEY]):
+            self._step = int(self._store.get(self.KEY))
+        return self._step is not None and done >= self._step
