@@ -1,7 +1,8 @@
 """Equal or near hashes to groups: exact by sorting, near by multi-index hashing (Norouzi et al., 2012).
 
 Two hashes of 128 bits that differ in at most 4 agree on one fifth of them; at most 9, on one fifth but for a
-single bit. Kept out: where hashes come from, and what becomes of groups.
+single bit. Near hashes are believed only where colours agree too: rooms that are alike but for a window or a
+colour can be 4 bits apart. Kept out: where hashes come from, and what becomes of groups.
 """
 
 from collections.abc import Iterator
@@ -11,16 +12,22 @@ from numpy.typing import NDArray
 
 MAX_RADIUS = 8
 PARTS = 5
+COLOUR_LEVELS = 10
+"""How far, of 255, the mean colours of near pictures may differ in any of 16 cells."""
+
 PAIRS = 2**22
 """Candidate pairs looked at together."""
 
 Words = NDArray[np.uint64]
 
 
-def group(high: Words, low: Words, *, radius: int = 0) -> NDArray[np.int64]:
+def group(
+    high: Words, low: Words, *, radius: int = 0, colours: NDArray[np.int16] | None = None
+) -> NDArray[np.int64]:
     """The group of each hash, groups numbered in no given order.
 
-    Hashes are in one group where a chain of steps of at most `radius` bits leads from one to the other.
+    Hashes are in one group where a chain of steps of at most `radius` bits leads from one to the other, each
+    between pictures of about the same `colours`, (n, 48), where these are given.
     """
     assert 0 <= radius <= MAX_RADIUS
     order = np.lexsort((low, high))
@@ -29,7 +36,8 @@ def group(high: Words, low: Words, *, radius: int = 0) -> NDArray[np.int64]:
     numbers = np.cumsum(first) - 1
     if radius:
         distinct = order[first]
-        numbers = _join(high[distinct], low[distinct], radius)[numbers]
+        shades = None if colours is None else colours[distinct]
+        numbers = _join(high[distinct], low[distinct], radius, shades)[numbers]
     groups = np.empty(len(order), np.int64)
     groups[order] = numbers
     return groups
@@ -45,14 +53,17 @@ def survivors(groups: NDArray[np.int64], priority: Words) -> NDArray[np.int64]:
     return kept
 
 
-def _join(high: Words, low: Words, radius: int) -> NDArray[np.int64]:
+def _join(high: Words, low: Words, radius: int, colours: NDArray[np.int16] | None) -> NDArray[np.int64]:
     """The group of each of the distinct hashes."""
     labels = np.arange(len(high))
     for start in range(PARTS):
         keys, bits = _part(high, low, start)
         for one, other in _candidates(keys, bits, flips=radius >= PARTS):
             apart = np.bitwise_count(high[one] ^ high[other]) + np.bitwise_count(low[one] ^ low[other])
-            near = apart <= radius
+            near = np.flatnonzero(apart <= radius)
+            if colours is not None:
+                differ = np.abs(colours[one[near]] - colours[other[near]]).max(axis=1, initial=0)
+                near = near[differ <= COLOUR_LEVELS]
             labels = _merge(labels, one[near], other[near])
     return labels
 

@@ -1,7 +1,7 @@
-"""Thumbnails to hashes: 128 bits of the autoencoder, 64 bits of a perceptual hash, both in exact integers.
+"""Thumbnails to hashes: 128 bits of the autoencoder, 64 of a perceptual hash, 48 bytes of colours; all exact.
 
-Every product and sum stays below 2**53, so that float64 holds it exactly and no order of adding, library,
-thread or machine changes a bit. Kept out: training the encoder.
+Whole numbers throughout: every product and sum stays below 2**53, so that float64 holds it exactly and no
+order of adding, library, thread or machine changes a bit. Kept out: training the encoder.
 """
 
 import numpy as np
@@ -19,7 +19,11 @@ ROWS = 1024
 Encoder = NDArray[np.int64]
 """(3073, 128): weights per pixel of 0 to 255, and the bias in the last row."""
 
-ROW_BYTES = (BITS + 64) // 8
+WORD_BYTES = (BITS + 64) // 8
+CELLS = 4
+"""Colours are means over 4 x 4 cells of 8 x 8 pixels."""
+
+ROW_BYTES = WORD_BYTES + CELLS * CELLS * 3
 
 
 def fold_encoder(
@@ -38,7 +42,7 @@ def fold_encoder(
 
 
 def hash_thumbs(encoder: Encoder | None, thumbs: Thumbs) -> NDArray[np.uint8]:
-    """(n, 24): 16 bytes of the code, of zeros without an encoder, then 8 bytes of the perceptual hash."""
+    """(n, 72): 16 bytes of the code, of zeros without an encoder, 8 of the perceptual hash, 48 of colours."""
     out = np.zeros((len(thumbs), ROW_BYTES), np.uint8)
     weights = None if encoder is None else encoder.astype(np.float64)
     for start in range(0, len(thumbs), ROWS):
@@ -46,14 +50,27 @@ def hash_thumbs(encoder: Encoder | None, thumbs: Thumbs) -> NDArray[np.uint8]:
         if weights is not None:
             active = rows @ weights[:-1] + weights[-1] > 0
             out[start : start + ROWS, : BITS // 8] = np.packbits(active, axis=1)
-        out[start : start + ROWS, BITS // 8 :] = np.packbits(_perceptual(rows), axis=1)
+        out[start : start + ROWS, BITS // 8 : WORD_BYTES] = np.packbits(_perceptual(rows), axis=1)
+        out[start : start + ROWS, WORD_BYTES:] = _colours(rows)
     return out
 
 
 def as_words(hashes: NDArray[np.uint8], *, perceptual: bool) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """The hashes as two 64-bit numbers each; the first is 0 of a perceptual one."""
-    words = np.ascontiguousarray(hashes).view(">u8").astype(np.uint64)
+    words = np.ascontiguousarray(hashes[:, :WORD_BYTES]).view(">u8").astype(np.uint64)
     return (np.zeros_like(words[:, 2]), words[:, 2]) if perceptual else (words[:, 0], words[:, 1])
+
+
+def colours(hashes: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """The colours in the hashes, (n, 48)."""
+    return hashes[:, WORD_BYTES:].astype(np.int16)
+
+
+def _colours(rows: NDArray[np.float64]) -> NDArray[np.uint8]:
+    side = SIDE // CELLS
+    sums = rows.reshape(-1, CELLS, side, CELLS, side, 3).sum(axis=(2, 4))
+    means: NDArray[np.uint8] = (sums // (side * side)).astype(np.uint8).reshape(len(rows), -1)
+    return means
 
 
 def _cosines() -> NDArray[np.float64]:

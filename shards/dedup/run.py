@@ -18,7 +18,7 @@ from shards import store
 from shards.blocks import BlockTable
 from shards.dedup import kept
 from shards.dedup.buckets import MAX_RADIUS, group, survivors
-from shards.dedup.codes import BITS, ROW_BYTES, Encoder, as_words, hash_thumbs
+from shards.dedup.codes import BITS, ROW_BYTES, Encoder, as_words, colours, hash_thumbs
 from shards.dedup.marks import FOLDER, load_marks, without_marks, write_marks
 from shards.dedup.report import report, write_page
 from shards.dedup.thumbs import THUMB_BYTES, priorities, read_sample, read_shard
@@ -132,7 +132,7 @@ def _hash_shards(
 
 
 def _all_hashes(url: str, index: Index, encoder: Encoder | None) -> NDArray[np.uint8]:
-    """The hashes of all samples, (n, 24), in the order of the index."""
+    """The hashes of all samples, (n, 72), in the order of the index."""
     base = _base_key(encoder)
 
     def read(number: int) -> NDArray[np.uint8]:
@@ -157,8 +157,9 @@ def _mark(url: str, index: Index, hashes: NDArray[np.uint8], settings: Settings)
         served[starts[number] + np.array(shard.removed, np.int64)] = False
     places = np.flatnonzero(served)
     words = as_words(hashes[places], perceptual=settings.hash == "perceptual")
+    shades = colours(hashes[places]) if settings.radius else None
     priority = priorities(index, shards[places], within[places])
-    groups = group(*words, radius=settings.radius)
+    groups = group(*words, radius=settings.radius, colours=shades)
     keepers = places[survivors(groups, priority)]
     gone = keepers != places
     removed, survivor = places[gone], keepers[gone]
@@ -175,7 +176,7 @@ def _mark(url: str, index: Index, hashes: NDArray[np.uint8], settings: Settings)
 
 
 def _base_key(encoder: Encoder | None) -> bytes:
-    return kept.key_of("hashes 1", None if encoder is None else encoder.tobytes())
+    return kept.key_of("hashes 2", None if encoder is None else encoder.tobytes())
 
 
 def _hash_name(shard: str) -> str:

@@ -309,6 +309,15 @@ def test_groups_are_those_of_all_pairs_compared(radius):
     assert len(wanted) < 280 if radius else len(wanted) < 290
 
 
+def test_near_hashes_of_other_colours_stay_apart():
+    high, low = np.array([0, 1, 3], np.uint64), np.zeros(3, np.uint64)
+    colours = np.zeros((3, 48), np.int16)
+    colours[2, 7] = buckets.COLOUR_LEVELS + 1
+    assert len(set(buckets.group(high, low, radius=1))) == 1
+    found = buckets.group(high, low, radius=1, colours=colours)
+    assert found[0] == found[1] != found[2]
+
+
 def test_one_survives_in_each_group_and_it_is_the_preferred_one():
     rng = np.random.default_rng(0)
     groups, priority = rng.integers(0, 50, 400), mix(np.arange(400, dtype=np.uint64))
@@ -327,7 +336,7 @@ def test_candidates_in_small_portions_are_the_same(monkeypatch):
 
 
 def test_words_are_the_bits_in_order():
-    rows = np.zeros((1, 24), np.uint8)
+    rows = np.zeros((1, 72), np.uint8)
     rows[0, [7, 15, 23]] = 1, 2, 3
     assert [int(word[0]) for word in as_words(rows, perceptual=False)] == [1, 2]
     assert [int(word[0]) for word in as_words(rows, perceptual=True)] == [0, 3]
