@@ -26,8 +26,11 @@ from shards.look import describe, read_sample
 from shards.parts import build_part, merge
 from shards.redact import redact
 from shards.reindex import reindex
+from shards.resize import WAYS
+from shards.sheet import has_sheet, write_sheet
 from shards.sources import Source
 from shards.sources.arguments import add_sources
+from shards.sources.shuffled import Shuffled
 from shards.transfer import THREADS, copy
 from shards.verify import verify
 
@@ -102,6 +105,13 @@ def _add_cut(parser: argparse.ArgumentParser) -> None:
         default="npy",
         help="how pictures are stored (default: npy, the fastest)",
     )
+    parser.add_argument(
+        "--resize",
+        choices=WAYS,
+        default=WAYS[0],
+        help="how they shrink (default: area; the authors: cv2_linear)",
+    )
+    _whole(parser, "--shuffle", "shuffle all pictures by this seed", shown="in the source's order")
     _whole(parser, "--quality", "of jpg and webp, 1 to 100", default=QUALITY)
     _whole(parser, "--shard-images", "images per shard", shown=f"{SHARD_IMAGES}, or 512 MiB of pixels")
     _whole(parser, "--block-images", "images per block, the unit of reading", shown="256 KiB of pixels")
@@ -144,7 +154,7 @@ def check_build(words: Sequence[str]) -> None:
             "--part and --merge are the launcher's, and --overwrite is not for parts; leave them out"
         )
     cut = plan_cut(**_cut_settings(options))
-    find_built(options.source(options), options.out, cut)
+    find_built(_source(options), options.out, cut)
 
 
 def _cut_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -154,16 +164,19 @@ def _cut_settings(options: argparse.Namespace) -> dict[str, Any]:
         "quality": options.quality,
         "shard_images": options.shard_images,
         "block_samples": options.block_images,
+        "resize": options.resize,
     }
 
 
 def _build(options: argparse.Namespace) -> int:
     settings = _cut_settings(options)
     cut = plan_cut(**settings)
-    source: Source = options.source(options)
+    source = _source(options)
     if options.part or options.merge is not None:
         return _build_parts(options, source, cut)
     if not options.overwrite and (found := find_built(source, options.out, cut)):
+        if not has_sheet(options.out):  # of a build that was stopped between index and sheet
+            write_sheet(options.out, found)
         print(f"already built: {found.samples} images in {redact(options.out)}")
         return 0
     index = build(
@@ -177,6 +190,11 @@ def _build(options: argparse.Namespace) -> int:
     )
     _print_built(options, index)
     return 0
+
+
+def _source(options: argparse.Namespace) -> Source:
+    source: Source = options.source(options)
+    return source if options.shuffle is None else Shuffled(source, options.shuffle)
 
 
 def _build_parts(options: argparse.Namespace, source: Source, cut: Cut) -> int:
@@ -197,6 +215,7 @@ def _build_parts(options: argparse.Namespace, source: Source, cut: Cut) -> int:
 
 
 def _print_built(options: argparse.Namespace, index: indexes.Index) -> None:
+    write_sheet(options.out, index)
     print(
         f"built: {index.samples} images, {len(index.shards)} shards ({index.bytes:,} bytes) "
         f"in {redact(options.out)}"

@@ -28,6 +28,7 @@ from shards.cut import Cut, Failure, cut_shard, record_bytes, shard_name
 from shards.errors import ShardsError
 from shards.format import ENCODINGS, compact_json
 from shards.index import Index, Shard
+from shards.resize import WAYS, load_cv2
 from shards.sources import Source
 from shards.stored import Stored, load_marks, save_mark, sweep
 
@@ -46,6 +47,7 @@ def plan_cut(
     quality: int = QUALITY,
     shard_images: int | None = None,
     block_samples: int | None = None,
+    resize: str = "area",
 ) -> Cut:
     """The cut that these settings ask for. Raises ShardsError for one that is out of range."""
     low, high = indexes.IMAGE_SIZES
@@ -59,7 +61,12 @@ def plan_cut(
         block_samples = default_block_samples(size)
     check_range("shard_images", shard_images, 1, 10**6)
     check_range("block_samples", block_samples, 1, 10**6)
-    return Cut(size, encoding, quality if encoding in ("jpg", "webp") else None, shard_images, block_samples)
+    if resize not in WAYS:
+        raise ShardsError(f"resize={resize!r} is not known; choose one of {', '.join(WAYS)}")
+    if resize == "cv2_linear":
+        load_cv2("resize=cv2_linear")
+    lossy = quality if encoding in ("jpg", "webp") else None
+    return Cut(size, encoding, lossy, shard_images, block_samples, resize)
 
 
 def find_built(source: Source, out_url: str, cut: Cut) -> Index | None:
@@ -87,6 +94,7 @@ def build(
     quality: int = QUALITY,
     shard_images: int | None = None,
     block_samples: int | None = None,
+    resize: str = "area",
     workers: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -98,7 +106,12 @@ def build(
     `workers` start processes by spawn, so a script that calls this needs `if __name__ == "__main__"`.
     """
     cut = plan_cut(
-        size=size, encoding=encoding, quality=quality, shard_images=shard_images, block_samples=block_samples
+        size=size,
+        encoding=encoding,
+        quality=quality,
+        shard_images=shard_images,
+        block_samples=block_samples,
+        resize=resize,
     )
     check_range("workers", 1 if workers is None else workers, 1, 4096)
     store.make_folder(out_url)

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from shards import index as indexes
 from shards import schema, store
 from shards.dedup.buckets import group
 from shards.dedup.codes import BITS, as_words
 from shards.dedup.marks import FOLDER
-from shards.dedup.thumbs import read_block
 from shards.errors import MissingError, ShardsError
 from shards.index import Index
+from shards.pick import read_pictures
 
 if TYPE_CHECKING:
     from shards.dedup.run import Settings
@@ -66,7 +65,7 @@ def write_page(
     if not pairs:
         store.remove(where)
         return []
-    pictures = _read_pictures(url, index, sorted({place for pair in pairs for place in pair}))
+    pictures = read_pictures(url, index, sorted({place for pair in pairs for place in pair}))
     rows = -(-len(pairs) // PAGE_COLUMNS)
     width, height = 2 * CELL + MARGIN, CELL + MARGIN + 4
     page = Image.new("RGB", (PAGE_COLUMNS * width, rows * height), "white")
@@ -127,15 +126,3 @@ def _removes(hashes: NDArray[np.uint8], *, perceptual: bool) -> int:
 
 def _entropy(share: float) -> float:
     return 0.0 if share in (0, 1) else -share * math.log2(share) - (1 - share) * math.log2(1 - share)
-
-
-def _read_pictures(url: str, index: Index, places: list[int]) -> dict[int, NDArray[np.uint8]]:
-    """The pictures at these positions of the dataset."""
-    table, starts = indexes.load_blocks(url, index), index.block_starts()
-    firsts = np.cumsum([0, *(shard.samples for shard in index.shards)])
-    found = {}
-    for place in places:
-        number = int(np.searchsorted(firsts, place, side="right")) - 1
-        block, within = divmod(place - int(firsts[number]), index.block_samples)
-        found[place] = read_block(url, index, index.shards[number], table[starts[number] + block])[within]
-    return found

@@ -9,12 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from shards import store
-from shards.blocks import BlockTable, block_sum
-from shards.errors import ShardsError
-from shards.format import image_members, parse_records
-from shards.images import decode_into, to_square
-from shards.index import Index, Shard
+from shards.blocks import BlockTable
+from shards.images import to_square
+from shards.index import Index
+from shards.pick import read_block
 
 SIDE = 32
 THUMB_BYTES = SIDE * SIDE * 3
@@ -36,22 +34,6 @@ def shrink(pixels: NDArray[np.uint8]) -> Thumbs:
     area = factor * factor
     small = (cells + area // 2) // area
     out: Thumbs = small.astype(np.uint8).reshape(images, THUMB_BYTES)
-    return out
-
-
-def read_block(url: str, index: Index, shard: Shard, row: BlockTable) -> NDArray[np.uint8]:
-    """The pictures of one block, uint8 (n, S, S, 3). Raises ShardsError where it is damaged."""
-    where, start = store.join(url, shard.name), int(row["offset"])
-    data = store.read_range(where, start, start + int(row["bytes"]))
-    if block_sum(data) != int(row["sum"]):
-        raise ShardsError(f"{where}: bytes from {start} are damaged; run: python -m shards verify {url}")
-    members = image_members(data)
-    if members is None:
-        found = (record.image() for record in parse_records(data, where=where))
-        members = [image[1] for image in found if image is not None]
-    out = np.empty((len(members), index.image_size, index.image_size, 3), np.uint8)
-    for picture, member in zip(out, members, strict=True):
-        decode_into(member, picture)
     return out
 
 

@@ -20,6 +20,7 @@ from shards.sources.rooms import Rooms
 from shards.sources.svhn import SPLITS as SVHN_SPLITS
 from shards.sources.svhn import open_svhn
 from shards.sources.webdataset import Webdataset
+from shards.sources.webfaces import CROP_PIXELS, Webfaces
 
 Open = Callable[[argparse.Namespace], Source]
 
@@ -40,6 +41,18 @@ def add_sources(sources: Any) -> Iterator[argparse.ArgumentParser]:
     lsun = _source(sources, "lsun", "a category of LSUN, an LMDB", lambda options: Lsun(options.input))
     _input(lsun, "the folder of data.mdb")
     yield lsun
+    webfaces = _source(
+        sources,
+        "webfaces",
+        "the faces in a folder of pictures, by OpenCV's detector",
+        lambda options: Webfaces(options.input, options.size, min_pixels=options.min_face),
+    )
+    _input(webfaces, "the folder that holds the pictures")
+    what = "smallest side of a face, in pixels"
+    webfaces.add_argument(
+        "--min-face", metavar="N", type=int, default=CROP_PIXELS, help=f"{what} (default: {CROP_PIXELS})"
+    )
+    yield webfaces
     yield _imagenet(sources)
     yield _celeba(sources)
     foreign = _source(
