@@ -1,4 +1,4 @@
-"""Promises of large builds: stopped ones go on, order and resizing as asked, faces found, a sheet to look at."""
+"""Promises of large builds: stopped ones go on, order and resizing as asked, faces found, a sheet drawn."""
 
 import io
 import json
