@@ -1,7 +1,7 @@
-"""LSUN to shards: the rate beside what decoding and shrinking alone take, and memory at the real number of keys.
+"""LSUN to shards: the rate beside what decoding and shrinking alone take, and memory at the real size.
 
-`share` builds from an LMDB of 256-pixel WebP pictures and, in turns in the same process, decodes and shrinks the
-same bytes. `scale` scans and cuts an LMDB of 3,033,042 small JPEGs, about 12 GB of disk, removed afterwards.
+`share` builds from an LMDB of 256-pixel WebP pictures and, in turns in the same process, decodes and shrinks
+the same bytes. `scale` scans and cuts an LMDB of 3,033,042 small JPEGs, about 12 GB of disk, removed afterwards.
 """
 
 import argparse
