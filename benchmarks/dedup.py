@@ -1,7 +1,7 @@
 """De-duplication: seconds and memory to bucket 1 to 30 million codes, and its hash beside imagededup's.
 
-`buckets` draws codes whose bits hang together as an autoencoder's do, 9 % of them copies, each count in a process
-of its own. `hashes` needs imagededup (its hashing part; torchvision is not needed for that).
+`buckets` draws codes whose bits hang together as an autoencoder's do, 9 % of them copies, each count in a
+process of its own. `hashes` needs imagededup (its hashing part; torchvision is not needed for that).
 """
 
 import argparse
@@ -9,11 +9,11 @@ import resource
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 
@@ -73,10 +73,9 @@ def _buckets(millions: list[int], radius: int, repeats: int) -> None:
 
 
 def _imagededup() -> Any:
-    """imagededup's PHash; its CNN, which needs torchvision, is left out."""
-    left_out = types.ModuleType("imagededup.methods.cnn")
-    left_out.CNN = None  # type: ignore[attr-defined]
-    sys.modules["imagededup.methods.cnn"] = left_out
+    """imagededup's PHash; its networks, which need torchvision, are left out."""
+    for name in ("torchvision", "torchvision.models", "torchvision.transforms"):
+        sys.modules.setdefault(name, MagicMock())
     from imagededup.methods import PHash
 
     return PHash(verbose=False)
