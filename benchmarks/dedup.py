@@ -74,8 +74,8 @@ def _buckets(millions: list[int], radius: int, repeats: int) -> None:
 
 def _imagededup() -> Any:
     """imagededup's PHash; its networks, which need torchvision, are left out."""
-    for name in ("torchvision", "torchvision.models", "torchvision.transforms"):
-        sys.modules.setdefault(name, MagicMock())
+    for name in ("", ".models", ".models.vision_transformer", ".transforms"):
+        sys.modules.setdefault(f"torchvision{name}", MagicMock())
     from imagededup.methods import PHash
 
     return PHash(verbose=False)

@@ -86,9 +86,8 @@ def cut_shard(source: Source, cut: Cut, *, shard: int) -> CutShard:
             stops.append(len(record) + (stops[-1] if stops else 0))
     if not records:
         return CutShard(b"", 0, cut_blocks(b"", [], cut.block_samples), failures)
-    body = b"".join(records)
-    blocks = cut_blocks(body, stops, cut.block_samples)
-    return CutShard(body + tar_end(len(body)), len(records), blocks, failures)
+    data = b"".join([*records, tar_end(stops[-1])])
+    return CutShard(data, len(records), cut_blocks(data, stops, cut.block_samples), failures)
 
 
 def pack_sample(item: Item, cut: Cut, *, position: int, meta_bytes: int, number: int = 0) -> bytes:
