@@ -1,4 +1,4 @@
-"""The command line: build, index, verify, info, cat, cp, bench.
+"""The command line: build, index, verify, info, cat, cp, bench, dedup.
 
 Wrong input is one line on stderr and exit status 2. Kept out: all work; each command calls one function of
 the package.
@@ -20,6 +20,7 @@ from shards import limit, store
 from shards.bench import bench
 from shards.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut
 from shards.cut import Cut, Failure
+from shards.dedup.arguments import add_dedup
 from shards.errors import ShardsError
 from shards.format import ENCODINGS
 from shards.images import encode
@@ -27,10 +28,11 @@ from shards.look import describe, read_sample
 from shards.parts import build_part, merge
 from shards.redact import redact
 from shards.reindex import reindex
+from shards.resize import WAYS
+from shards.sheet import has_sheet, write_sheet
 from shards.sources import Source
-from shards.sources.digits import Digits
-from shards.sources.folder import Folder
-from shards.sources.rooms import Rooms
+from shards.sources.arguments import add_sources
+from shards.sources.shuffled import Shuffled
 from shards.transfer import THREADS, copy
 from shards.verify import verify
 
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--out", metavar="FILE", help="the picture (default: sample-N.png)")
     _add_copy(commands)
     _add_bench(commands)
+    add_dedup(commands)
     return parser
 
 
@@ -102,17 +105,10 @@ def _add_bench(commands: Any) -> None:
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     sources = parser.add_subparsers(title="sources", metavar="SOURCE", required=True)
-    rooms = sources.add_parser("rooms", help="drawn bedrooms, any number of them")
-    digits = sources.add_parser("digits", help="1,797 real digits, 8 x 8, from scikit-learn")
-    folder = sources.add_parser("folder", help="a local tree of pictures; first folder = class")
-    folder.add_argument("pictures", metavar="IN", help="the folder that holds the pictures")
-    for sub, source in ((rooms, _rooms), (digits, _digits), (folder, _folder)):
-        sub.add_argument("out", metavar="OUT", help="where to: a folder or any fsspec URL")
-        sub.set_defaults(command=_build, source=source)
-    _whole(rooms, "--images", "rooms to draw", default=20000)
-    _whole(rooms, "--seed", "another seed, other rooms", default=0)
-    for sub in (rooms, digits, folder):
-        _add_cut(sub)
+    for source in add_sources(sources):
+        source.add_argument("out", metavar="OUT", help="where to: a folder or any fsspec URL")
+        source.set_defaults(command=_build)
+        _add_cut(source)
 
 
 def _add_cut(parser: argparse.ArgumentParser) -> None:
@@ -123,6 +119,13 @@ def _add_cut(parser: argparse.ArgumentParser) -> None:
         default="npy",
         help="how pictures are stored (default: npy, the fastest)",
     )
+    parser.add_argument(
+        "--resize",
+        choices=WAYS,
+        default=WAYS[0],
+        help="how they shrink (default: area; the authors: cv2_linear)",
+    )
+    _whole(parser, "--shuffle", "shuffle all pictures by this seed", shown="in the source's order")
     _whole(parser, "--quality", "of jpg and webp, 1 to 100", default=QUALITY)
     _whole(parser, "--shard-images", "images per shard", shown=f"{SHARD_IMAGES}, or 512 MiB of pixels")
     _whole(parser, "--block-images", "images per block, the unit of reading", shown="256 KiB of pixels")
@@ -157,18 +160,6 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
-def _rooms(options: argparse.Namespace) -> Source:
-    return Rooms(options.images, options.size, options.seed)
-
-
-def _digits(options: argparse.Namespace) -> Source:
-    return Digits()
-
-
-def _folder(options: argparse.Namespace) -> Source:
-    return Folder(options.pictures)
-
-
 def check_build(words: Sequence[str]) -> None:
     """Check what stands behind `python -m shards build` before a job does it. Raises ShardsError."""
     options = _parser().parse_args(["build", *words])
@@ -177,7 +168,7 @@ def check_build(words: Sequence[str]) -> None:
             "--part and --merge are the launcher's, and --overwrite is not for parts; leave them out"
         )
     cut = plan_cut(**_cut_settings(options))
-    find_built(options.source(options), options.out, cut)
+    find_built(_source(options), options.out, cut)
 
 
 def _cut_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -187,16 +178,19 @@ def _cut_settings(options: argparse.Namespace) -> dict[str, Any]:
         "quality": options.quality,
         "shard_images": options.shard_images,
         "block_samples": options.block_images,
+        "resize": options.resize,
     }
 
 
 def _build(options: argparse.Namespace) -> int:
     settings = _cut_settings(options)
     cut = plan_cut(**settings)
-    source: Source = options.source(options)
+    source = _source(options)
     if options.part or options.merge is not None:
         return _build_parts(options, source, cut)
     if not options.overwrite and (found := find_built(source, options.out, cut)):
+        if not has_sheet(options.out):  # of a build that was stopped between index and sheet
+            write_sheet(options.out, found)
         print(f"already built: {found.samples} images in {redact(options.out)}")
         return 0
     index = build(
@@ -210,6 +204,11 @@ def _build(options: argparse.Namespace) -> int:
     )
     _print_built(options, index)
     return 0
+
+
+def _source(options: argparse.Namespace) -> Source:
+    source: Source = options.source(options)
+    return source if options.shuffle is None else Shuffled(source, options.shuffle)
 
 
 def _build_parts(options: argparse.Namespace, source: Source, cut: Cut) -> int:
@@ -230,6 +229,7 @@ def _build_parts(options: argparse.Namespace, source: Source, cut: Cut) -> int:
 
 
 def _print_built(options: argparse.Namespace, index: indexes.Index) -> None:
+    write_sheet(options.out, index)
     print(
         f"built: {index.samples} images, {len(index.shards)} shards ({index.bytes:,} bytes) "
         f"in {redact(options.out)}"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
@@ -23,12 +23,14 @@ from tqdm import tqdm
 
 from shards import index as indexes
 from shards import store
-from shards.blocks import BlockTable, default_block_samples
+from shards.blocks import default_block_samples
 from shards.cut import Cut, Failure, cut_shard, record_bytes, shard_name
 from shards.errors import ShardsError
 from shards.format import ENCODINGS, compact_json
 from shards.index import Index, Shard
+from shards.resize import WAYS, load_cv2
 from shards.sources import Source
+from shards.stored import Stored, load_marks, save_mark, sweep
 
 SHARD_IMAGES = 2048
 SHARD_PIXEL_BYTES = 2**29
@@ -38,16 +40,6 @@ FAILURES_NAME = "failures.json"
 QUALITY = 90
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a worker hands back; the bytes themselves stay with it. `shard` is None where it was empty."""
-
-    shard: Shard | None
-    blocks: BlockTable
-    items: int
-    failures: list[Failure]
-
-
 def plan_cut(
     *,
     size: int = 64,
@@ -55,6 +47,7 @@ def plan_cut(
     quality: int = QUALITY,
     shard_images: int | None = None,
     block_samples: int | None = None,
+    resize: str = "area",
 ) -> Cut:
     """The cut that these settings ask for. Raises ShardsError for one that is out of range."""
     low, high = indexes.IMAGE_SIZES
@@ -68,7 +61,12 @@ def plan_cut(
         block_samples = default_block_samples(size)
     check_range("shard_images", shard_images, 1, 10**6)
     check_range("block_samples", block_samples, 1, 10**6)
-    return Cut(size, encoding, quality if encoding in ("jpg", "webp") else None, shard_images, block_samples)
+    if resize not in WAYS:
+        raise ShardsError(f"resize={resize!r} is not known; choose one of {', '.join(WAYS)}")
+    if resize == "cv2_linear":
+        load_cv2("resize=cv2_linear")
+    lossy = quality if encoding in ("jpg", "webp") else None
+    return Cut(size, encoding, lossy, shard_images, block_samples, resize)
 
 
 def find_built(source: Source, out_url: str, cut: Cut) -> Index | None:
@@ -96,6 +94,7 @@ def build(
     quality: int = QUALITY,
     shard_images: int | None = None,
     block_samples: int | None = None,
+    resize: str = "area",
     workers: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -107,13 +106,20 @@ def build(
     `workers` start processes by spawn, so a script that calls this needs `if __name__ == "__main__"`.
     """
     cut = plan_cut(
-        size=size, encoding=encoding, quality=quality, shard_images=shard_images, block_samples=block_samples
+        size=size,
+        encoding=encoding,
+        quality=quality,
+        shard_images=shard_images,
+        block_samples=block_samples,
+        resize=resize,
     )
     check_range("workers", 1 if workers is None else workers, 1, 4096)
     store.make_folder(out_url)
     if overwrite:
         store.remove(store.join(out_url, indexes.INDEX_NAME))
+        sweep(out_url)
     elif found := find_built(source, out_url, cut):
+        sweep(out_url)  # of a build that was stopped with its last breath
         return found
     shards = range(shards_of(source, cut))
     stored = store_shards(source, out_url, cut, shards=shards, workers=workers, progress=progress)
@@ -128,20 +134,25 @@ def shards_of(source: Source, cut: Cut) -> int:
 def store_shards(
     source: Source, out_url: str, cut: Cut, *, shards: range, workers: int | None, progress: bool
 ) -> list[Stored]:
-    """Cut and store `shards`, in order, with a bar that counts images where stderr is a terminal."""
-    work = partial(_store_shard, source, out_url, cut)
+    """Cut and store `shards`, in order, with a bar that counts images where stderr is a terminal.
+
+    Those that a stopped build has done are not cut again.
+    """
+    work = partial(_store_shard, source, out_url, cut, settings_of(source, cut))
+    done = load_marks(out_url, shards, settings_of(source, cut), cut)
+    left = [shard for shard in shards if shard not in done]
     stored = []
     hidden = not (progress and sys.stderr.isatty())
     # A job of a cluster may have fewer CPUs than its machine.
     workers = workers or len(os.sched_getaffinity(0))
     images = min(source.samples, shards.stop * cut.shard_images) - shards.start * cut.shard_images
     with (
-        closing(_results(work, shards, min(workers, len(shards)), out_url)) as results,
+        closing(_results(work, left, min(workers, len(left)), out_url)) as results,
         tqdm(total=images, unit=" images", disable=hidden, smoothing=0.1) as bar,
     ):
-        for result in results:
-            stored.append(result)
-            bar.update(result.items)
+        for shard in shards:
+            stored.append(done[shard] if shard in done else next(results))
+            bar.update(stored[-1].items)
     return stored
 
 
@@ -158,11 +169,13 @@ def finish(
     _write_failures(out_url, failures)
     if failures and on_failures:
         on_failures(failures)
-    return _write_index(source, out_url, cut, stored)
+    index = _write_index(source, out_url, cut, stored)
+    sweep(out_url)
+    return index
 
 
 def _results(
-    work: Callable[[int], Stored], shards: range, workers: int, out_url: str
+    work: Callable[[int], Stored], shards: Sequence[int], workers: int, out_url: str
 ) -> Generator[Stored, None, None]:
     """`work` done for each shard, in order; spawned, because fsspec's threads do not survive a fork."""
     if workers <= 1 or out_url.startswith("memory:"):  # memory is each process's own
@@ -172,11 +185,11 @@ def _results(
     pool = ProcessPoolExecutor(
         workers,
         mp_context=get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=_start_worker,
+        initargs=(work,),
     )
     try:
-        yield from pool.map(work, shards)
+        yield from pool.map(_do, shards)
     except BrokenProcessPool as error:
         raise ShardsError(
             f"one of {workers} workers was killed, perhaps for lack of memory; try fewer --workers"
@@ -185,15 +198,29 @@ def _results(
         pool.shutdown(cancel_futures=True)
 
 
-def _store_shard(source: Source, out_url: str, cut: Cut, shard: int) -> Stored:
-    """Cut one shard and store it."""
+_WORK: list[Callable[[int], Stored]] = []
+"""What this worker process does; handed over once, because a source of millions of keys is large."""
+
+
+def _start_worker(work: Callable[[int], Stored]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _WORK[:] = [work]
+
+
+def _do(shard: int) -> Stored:
+    return _WORK[0](shard)
+
+
+def _store_shard(source: Source, out_url: str, cut: Cut, settings: dict[str, Any], shard: int) -> Stored:
+    """Cut one shard, store it, and leave the mark that it is done."""
     made = cut_shard(source, cut, shard=shard)
-    items = made.samples + len(made.failures)
-    if not made.samples:
-        return Stored(None, made.blocks, items, made.failures)
-    store.write_bytes(store.join(out_url, shard_name(shard)), made.data)
-    entry = Shard(shard_name(shard), made.samples, len(made.data), made.sha256)
-    return Stored(entry, made.blocks, items, made.failures)
+    entry = None
+    if made.samples:
+        store.write_bytes(store.join(out_url, shard_name(shard)), made.data)
+        entry = Shard(shard_name(shard), made.samples, len(made.data), made.sha256)
+    result = Stored(entry, made.blocks, made.samples + len(made.failures), made.failures)
+    save_mark(out_url, shard, settings, result)
+    return result
 
 
 def _write_failures(out_url: str, failures: list[Failure]) -> None:
@@ -210,6 +237,7 @@ def _write_failures(out_url: str, failures: list[Failure]) -> None:
 def _write_index(source: Source, out_url: str, cut: Cut, stored: list[Stored]) -> Index:
     shards = tuple(result.shard for result in stored if result.shard)
     if not shards:
+        sweep(out_url)
         raise ShardsError(
             f"none of the {source.samples} pictures is usable; see {FAILURES_NAME} in {out_url}"
         )

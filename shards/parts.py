@@ -6,19 +6,15 @@ believes nothing else, and writes the index last. Kept out: who runs which part.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any
-
-import numpy as np
 
 from shards import schema, store
-from shards.blocks import BLOCK_DTYPE
-from shards.build import Stored, check_range, find_built, finish, settings_of, shards_of, store_shards
+from shards.build import check_range, find_built, finish, settings_of, shards_of, store_shards
 from shards.cut import Cut, Failure
 from shards.errors import MissingError, ShardsError
 from shards.format import compact_json
-from shards.index import Index, parse_shard
+from shards.index import Index
 from shards.sources import Source
+from shards.stored import Stored, pack, parse, sweep
 
 PART_NAME = r"part-\d+-of-\d+\.json"
 
@@ -51,8 +47,9 @@ def build_part(
     if find_built(source, out_url, cut) or _is_built(source, out_url, cut, part, parts):
         return len(shards)
     stored = store_shards(source, out_url, cut, shards=shards, workers=workers, progress=progress)
-    record = {"settings": settings_of(source, cut), "shards": [_pack(result) for result in stored]}
+    record = {"settings": settings_of(source, cut), "shards": [pack(result) for result in stored]}
     store.write_bytes(store.join(out_url, part_name(part, parts)), compact_json(record))
+    sweep(out_url, shards)
     return len(shards)
 
 
@@ -110,7 +107,7 @@ def _read(
     expected = len(part_shards(part, parts, shards_of(source, cut)))
     if fields.get("settings") != settings_of(source, cut) or len(entries) != expected:
         raise ShardsError(f"{where} is of another build; remove it and run --part {part}/{parts} again")
-    stored = [_parse(entry, where, cut) for entry in entries]
+    stored = [parse(entry, where, cut) for entry in entries]
     for shard in (result.shard for result in stored if result.shard):
         if sizes.get(shard.name) != shard.bytes:
             raise ShardsError(
@@ -118,33 +115,3 @@ def _read(
                 f"{shard.bytes}; run --part {part}/{parts} again"
             )
     return stored
-
-
-def _pack(result: Stored) -> dict[str, Any]:
-    return {
-        "shard": asdict(result.shard) if result.shard else None,
-        "blocks": result.blocks.tobytes().hex(),
-        "items": result.items,
-        "failures": [asdict(failure) for failure in result.failures],
-    }
-
-
-def _parse(entry: object, where: str, cut: Cut) -> Stored:
-    fields = schema.as_object(entry, "a shard", where)
-    shard = parse_shard(fields["shard"], where) if fields.get("shard") is not None else None
-    packed = bytes.fromhex(schema.text(fields, "blocks", where, pattern="([0-9a-f]{2})*"))
-    rows = -(-shard.samples // cut.block_samples) if shard else 0
-    if len(packed) != rows * BLOCK_DTYPE.itemsize:
-        raise ShardsError(f"{where} does not hold the {rows} blocks of its shard; remove it, build it again")
-    failures = [_parse_failure(each, where) for each in schema.items(fields, "failures", where)]
-    items = schema.whole_number(fields, "items", where)
-    return Stored(shard, np.frombuffer(packed, BLOCK_DTYPE), items, failures)
-
-
-def _parse_failure(entry: object, where: str) -> Failure:
-    fields = schema.as_object(entry, "a failure", where)
-    position = schema.whole_number(fields, "position", where)
-    name, reason, error = (
-        schema.text(fields, each, where, pattern="(?s:.*)") for each in ("name", "reason", "error")
-    )
-    return Failure(position, name, reason, error)

@@ -1,0 +1,180 @@
+"""De-duplication: seconds and memory to bucket 1 to 30 million codes, and its hash beside imagededup's.
+
+`buckets` draws codes whose bits hang together as an autoencoder's do, 9 % of them copies, each count in a
+process of its own. `hashes` needs imagededup (its hashing part; torchvision is not needed for that).
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+
+from benchmarks.record import apart, record
+from shards import index as indexes
+from shards.build import build
+from shards.dedup.buckets import group, survivors
+from shards.dedup.run import Settings, dedup
+from shards.dedup.thumbs import mix
+from tests.shards.planted import KINDS, SIZE, Planted
+
+COPIED = 0.0907
+"""The share that the paper removed from LSUN."""
+
+LATENTS = 60
+
+
+def _codes(count: int) -> np.ndarray:
+    """(count, 2) uint64: signs of 128 random projections of LATENTS normal numbers, with copies."""
+    rng = np.random.default_rng(0)
+    projections = rng.normal(size=(LATENTS, 128)).astype(np.float32)
+    words = np.empty((count, 2), np.uint64)
+    for start in range(0, count, 2**18):
+        rows = words[start : start + 2**18]
+        latent = rng.normal(size=(len(rows), LATENTS)).astype(np.float32)
+        rows[:] = np.packbits(latent @ projections > 0, axis=1).view(np.uint64)
+    copies = int(count * COPIED)
+    words[rng.permutation(count)[:copies]] = words[rng.integers(0, count, copies)]
+    return words
+
+
+def _bucketing(count: int, radius: int) -> Callable[[], int]:
+    words = _codes(count)
+    high, low = words[:, 0].copy(), words[:, 1].copy()
+    del words
+    priority = mix(np.arange(count, dtype=np.uint64))
+
+    def run() -> int:
+        began = time.perf_counter()
+        survivors(group(high, low, radius=radius), priority)
+        seconds = time.perf_counter() - began
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return int(seconds * 1e6) * 10**6 + int(peak_mb)  # one number is what a contender returns
+
+    return run
+
+
+def _buckets(millions: list[int], radius: int, repeats: int) -> None:
+    for count in millions:
+        with apart(_bucketing, count * 10**6, radius) as run:
+            found = [divmod(run(), 10**6) for _ in range(repeats)]
+        seconds, peak_mb = [micros / 1e6 for micros, _ in found], [float(mb) for _, mb in found]
+        config = {"codes": count * 10**6, "radius": radius, "copied": COPIED, "latents": LATENTS}
+        name = f"dedup/buckets_{count}m" + (f"_radius_{radius}" if radius else "")
+        record("dedup", f"{name}_seconds", seconds, unit="s", config=config)
+        record("dedup", f"{name}_peak_memory", peak_mb, unit="MB", config=config)
+
+
+def _imagededup() -> Any:
+    """imagededup's PHash; its networks, which need torchvision, are left out."""
+    for name in ("", ".models", ".models.vision_transformer", ".transforms"):
+        sys.modules.setdefault(f"torchvision{name}", MagicMock())
+    from imagededup.methods import PHash
+
+    return PHash(verbose=False)
+
+
+def _score(source: Planted, pairs: set[tuple[int, int]]) -> dict[str, float]:
+    """Recall of each kind, and the share of found pairs that are planted."""
+    planted = {
+        tuple(sorted((position, source.origin(position)[1]))): source.origin(position)[0]
+        for position in range(source.rooms, source.samples)
+    }
+    right = [planted[pair] for pair in pairs if pair in planted]
+    recall = {kind: right.count(kind) / source.copies for kind in KINDS}
+    return recall | {"precision": len(right) / max(1, len(pairs))}
+
+
+def _ours(source: Planted, url: str, settings: Settings) -> tuple[float, set[tuple[int, int]]]:
+    began = time.perf_counter()
+    dedup(url, settings)
+    seconds = time.perf_counter() - began
+    return seconds, _groups_as_pairs(url, settings)
+
+
+def _groups_as_pairs(url: str, settings: Settings) -> set[tuple[int, int]]:
+    """Neighbours within each group of what dedup found."""
+    from shards.dedup import codes, run
+
+    index = indexes.load(url)
+    hashes = np.concatenate(
+        [
+            np.frombuffer(Path(f"{url}/dedup/{shard.name}.hashes").read_bytes()[32:], np.uint8).reshape(
+                -1, run.ROW_BYTES
+            )
+            for shard in index.shards
+        ]
+    )
+    words = codes.as_words(hashes, perceptual=settings.hash == "perceptual")
+    groups = group(*words, radius=settings.radius, colours=codes.colours(hashes))
+    order = np.argsort(groups, kind="stable")
+    return {
+        (min(one, other), max(one, other))
+        for one, other in pairwise(order.tolist())
+        if groups[one] == groups[other]
+    }
+
+
+def _theirs(source: Planted, distance: int) -> tuple[float, set[tuple[int, int]]]:
+    hasher, began = _imagededup(), time.perf_counter()
+    drawing, encodings = 0.0, {}
+    for position in range(source.samples):
+        start = time.perf_counter()
+        image = source.item(position).image
+        drawing += time.perf_counter() - start
+        encodings[str(position)] = hasher.encode_image(image_array=image)
+    found = hasher.find_duplicates(encoding_map=encodings, max_distance_threshold=distance)
+    seconds = time.perf_counter() - began - drawing
+    pairs = {
+        (min(int(one), int(other)), max(int(one), int(other)))
+        for one, others in found.items()
+        for other in others
+    }
+    return seconds, pairs
+
+
+def _hashes(rooms: int, copies: int, url: str | None) -> None:
+    source = Planted(rooms, copies)
+    with tempfile.TemporaryDirectory() as folder:
+        url = url or f"{folder}/set"
+        build(source, url, size=SIZE)
+        contenders: dict[str, Callable[[], tuple[float, set[tuple[int, int]]]]] = {
+            f"ours_radius_{radius}": lambda radius=radius: _ours(source, url, Settings(radius=radius))
+            for radius in (0, 4)
+        }
+        for distance in (0, 10):
+            contenders[f"imagededup_phash_{distance}"] = lambda distance=distance: _theirs(source, distance)
+        for name, run in contenders.items():
+            seconds, pairs = run()
+            score = {key: round(value, 4) for key, value in _score(source, pairs).items()}
+            config = {"rooms": rooms, "copies": copies, "size": SIZE} | score
+            record("dedup", f"dedup/{name}_precision", [score["precision"]], unit="share", config=config)
+            record("dedup", f"dedup/{name}_seconds", [seconds], unit="s", config=config)
+            print(score)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("buckets", "hashes"))
+    parser.add_argument("--millions", type=int, nargs="+", default=[1, 3, 10, 30])
+    parser.add_argument("--radius", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rooms", type=int, default=50_000)
+    parser.add_argument("--copies", type=int, default=1000)
+    parser.add_argument("--url", help="where such a dataset lies already")
+    args = parser.parse_args()
+    if args.what == "buckets":
+        _buckets(args.millions, args.radius, args.repeats)
+    else:
+        _hashes(args.rooms, args.copies, args.url)
+
+
+if __name__ == "__main__":
+    main()
