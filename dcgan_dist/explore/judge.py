@@ -1,7 +1,7 @@
 """Who says what a picture shows: a small network taught on the dataset's own labels.
 
-It is kept as `RUN/explore/judge.safetensors` with what it got right on held-out real pictures, and judged on
-generated ones by people: `explore judge --labels`. A generated picture that fools it fools every number.
+It is kept as `RUN/explore/judge-net.safetensors` with what it got right on held-out real pictures, and is
+judged on generated ones by people: `explore judge --labels`. What fools it fools every number.
 """
 
 import json
@@ -26,9 +26,9 @@ from dcgan_dist.explore.truth import Attribute, Truth, box_mask
 from dcgan_dist.seeds import seed_for
 from shards import store
 
-MOST_IMAGES = 12000
+MOST_IMAGES = 8000
 HELD_OUT = 6  # one picture in so many
-EPOCHS = 8
+EPOCHS = 4
 BATCH = 64
 RATE = 3e-3
 
@@ -165,7 +165,7 @@ def accuracy(judge: Judge, images: U8, told: Truth, rows: NDArray[np.int64]) -> 
 
 def judge_of(subject: Subject) -> Judge:
     """The run's judge, taught now if it has none for these data."""
-    url = store.join(subject.run, "explore", "judge")
+    url = store.join(subject.run, "explore", "judge-net")
     about = {"data": subject.data, "source": subject.index.source, "images": subject.index.kept}
     if store.exists(f"{url}.json") and (found := _load(url, about)) is not None:
         return found
