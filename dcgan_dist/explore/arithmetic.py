@@ -25,7 +25,12 @@ SUCCESS = 0.75
 
 DEFAULTS = [
     {"a": "glasses=1,female=0", "b": "glasses=0,female=0", "c": "glasses=0,female=1"},
-    {"a": "window=1,bright=1", "b": "window=0,bright=1", "c": "window=0,bright=0"},
+    # With the bed on one side: means over windows to the left and to the right cancel.
+    {
+        "a": "window=1,bright=1,bed_side=left=1",
+        "b": "window=0,bright=1,bed_side=left=1",
+        "c": "window=0,bright=0,bed_side=left=1",
+    },
 ]
 
 

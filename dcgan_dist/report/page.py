@@ -18,7 +18,8 @@ h1{font-size:1.7rem}h2{font-size:1.25rem;margin-top:2.5rem;border-top:1px solid 
 table{border-collapse:collapse;margin:.8rem 0;font-size:.9rem}
 th,td{padding:.2rem .7rem;text-align:left;border-bottom:1px solid #8884;vertical-align:top}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-figure{margin:1rem 0}figure img,figure svg{max-width:100%;height:auto;image-rendering:pixelated}
+figure{margin:1rem 0}figure img{max-width:100%;height:auto;image-rendering:pixelated}
+figure svg{width:100%;max-width:40rem;height:auto;display:block}
 figcaption,.note{font-size:.87rem;opacity:.8}svg text{font:11px system-ui;fill:currentColor}
 svg .axis{stroke:#8886}code{font-size:.85rem;background:#8882;padding:.1rem .3rem;overflow-wrap:anywhere}
 blockquote{margin:.6rem 0;padding:.1rem .9rem;border-left:3px solid #8888}
@@ -154,9 +155,10 @@ def _figures(each: Gathered, told: dict[str, Any]) -> str:
     for figure in told.get("figures", []):
         data = each.picture("explore", figure["file"].rsplit("/", 1)[-1])
         if data is not None:
-            parts.append(_picture(data, f"{each.run}, step {told['step']}: {figure['caption']}"))
+            parts.append(_picture(data, f"{each.run}: {figure['caption']}"))
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in told.get("notes", []))
-    return f"{''.join(parts)}{notes}<p>{_code(told['command'])}</p>"
+    made = f"At step {told['step']}, by {_code(told['command'])}"
+    return f'{"".join(parts)}{notes}<p class="note">{made}</p>'
 
 
 def _picture(data: bytes, caption: str) -> str:
