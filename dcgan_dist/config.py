@@ -112,6 +112,8 @@ class Run:
     """Steps between two checkpoints; the last step always has one."""
     checkpoints_kept: int = 3
     """How many of the newest checkpoints to keep."""
+    profile_steps: int = 0
+    """Trace so many steps of rank 0, some steps after the start, into DIR/profile; Perfetto opens it."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ def check(config: Config, *, ranks: int) -> None:
         "run.sample_images": (run.sample_images, 2),
         "run.checkpoint_steps": (run.checkpoint_steps, 1),
         "run.checkpoints_kept": (run.checkpoints_kept, 1),
+        "run.profile_steps": (run.profile_steps, 0),
     }
     for name, (value, least) in at_least.items():
         if not value >= least:

@@ -28,6 +28,7 @@ from dcgan_dist import checkpoint, pictures
 from dcgan_dist.config import Config, differences, dump, parse_config
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
+from dcgan_dist.profiling import Trace
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from shards import ShardsError, store
@@ -93,6 +94,7 @@ class Coordinator:
             total=total_steps, initial=first_step, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1
         )
         self._total = total_steps
+        self._trace = Trace(config.run.profile_steps, self._write_trace)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
@@ -116,6 +118,7 @@ class Coordinator:
     def tick(self) -> None:
         """A step is done. Raises what the background writer ran into."""
         self._bar.update()
+        self._trace.tick()
         if self._writing is not None and self._writing.done():
             self._writing.result()
 
@@ -133,6 +136,10 @@ class Coordinator:
             )
         self._board.flush()
         self.folder.publish()
+
+    def _write_trace(self, data: bytes) -> None:
+        store.make_folder(store.join(self.folder.url, "profile"))
+        self.folder.write("profile/rank-0.json.gz", data)
 
     def _picture(self, tag: str, images: NDArray[np.uint8], step: int, name: str) -> None:
         self._board.add_image(tag, pictures.grid(images), step, dataformats="HWC")
