@@ -55,6 +55,10 @@ check: $(DEV)  ## format, lint, types, import contracts, spelling
 bench: $(DEV)  ## measure on this CPU and append to benchmarks/*.jsonl
 	$(PYTHON) -m benchmarks.step
 	$(PYTHON) -m benchmarks.feed
+	$(PYTHON) -m benchmarks.reads
+	$(PYTHON) -m benchmarks.scaling
+	$(PYTHON) -m benchmarks.end_to_end
+	$(PYTHON) -m benchmarks.tables
 
 gpu-check: $(DEV)  ## the tests that need a CUDA device
 	$(PYTHON) -m pytest -m gpu

@@ -114,6 +114,8 @@ class Run:
     """How many of the newest checkpoints to keep."""
     checkpoint_keep_steps: int | None = None
     """Keep also every checkpoint whose step is a multiple of this."""
+    profile_steps: int = 0
+    """Trace so many steps of rank 0, some steps after the start, into DIR/profile; Perfetto opens it."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ def check(config: Config, *, ranks: int) -> None:
             1 if run.checkpoint_keep_steps is None else run.checkpoint_keep_steps,
             1,
         ),
+        "run.profile_steps": (run.profile_steps, 0),
     }
     for name, (value, least) in at_least.items():
         if not value >= least:

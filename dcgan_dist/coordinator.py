@@ -30,6 +30,7 @@ from dcgan_dist.alarms import Alarms
 from dcgan_dist.config import Config, dump
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
+from dcgan_dist.profiling import Trace
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.writer import Writer
 from shards import ShardsError, store
@@ -104,6 +105,9 @@ class Coordinator:
         self._damaged = {s for s in checkpoint.steps(self._checkpoints) if s > first_step}
         for name in checkpoint.foreign(self._checkpoints):
             log.warning("%s is none of ours; left alone", store.join(self._checkpoints, name))
+        self._trace = Trace(config.run.profile_steps, self._write_trace)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
 
     def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None:
         """One line of metrics, everywhere; `by_rank` holds a value for each rank."""
@@ -127,6 +131,13 @@ class Coordinator:
     def _alarm(self, step: int, text: str) -> None:
         log.warning("step %d: %s", step, text)
         self._board.add_text("alarms", text, step)
+
+    def tick(self) -> None:
+        """A step is done. Raises what the background writer ran into."""
+        self._bar.update()
+        self._trace.tick()
+        if self._writing is not None and self._writing.done():
+            self._writing.result()
 
     def tick(self) -> None:
         """A step is done. Raises UnsavedError when checkpoints can no longer be written."""
@@ -156,6 +167,10 @@ class Coordinator:
             self._alarm(step, text)
         self._board.flush()
         self.folder.publish()
+
+    def _write_trace(self, data: bytes) -> None:
+        store.make_folder(store.join(self.folder.url, "profile"))
+        self.folder.write("profile/rank-0.json.gz", data)
 
     def _picture(self, tag: str, images: NDArray[np.uint8], step: int, name: str) -> None:
         self._board.add_image(tag, pictures.grid(images), step, dataformats="HWC")
