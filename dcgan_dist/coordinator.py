@@ -106,8 +106,6 @@ class Coordinator:
         for name in checkpoint.foreign(self._checkpoints):
             log.warning("%s is none of ours; left alone", store.join(self._checkpoints, name))
         self._trace = Trace(config.run.profile_steps, self._write_trace)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._writing: Future[None] | None = None
 
     def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None:
         """One line of metrics, everywhere; `by_rank` holds a value for each rank."""
@@ -133,15 +131,9 @@ class Coordinator:
         self._board.add_text("alarms", text, step)
 
     def tick(self) -> None:
-        """A step is done. Raises what the background writer ran into."""
-        self._bar.update()
-        self._trace.tick()
-        if self._writing is not None and self._writing.done():
-            self._writing.result()
-
-    def tick(self) -> None:
         """A step is done. Raises UnsavedError when checkpoints can no longer be written."""
         self._bar.update()
+        self._trace.tick()
         self._writer.check()
 
     def show_real(self, blocks: Blocks, *, write: bool) -> None:
