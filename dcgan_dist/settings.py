@@ -126,6 +126,8 @@ def _compose(text: str, path: str) -> yaml.Node | None:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deep; settings are groups of name: value") from None
 
 
 def _yaml_settings(kind: type, text: str, path: str) -> Iterator[Given]:

@@ -127,6 +127,8 @@ def test_a_gpu_that_is_not_there(rooms16: str, tmp_path: Path, capsys: pytest.Ca
 
 def test_a_config_that_is_not_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "cannot be read as a config file" in told(capsys, [str(tmp_path)])
+    (tmp_path / "x.yaml").write_text("[" * 9999)
+    assert "x.yaml: nested too deep" in told(capsys, [str(tmp_path / "x.yaml")])
     (tmp_path / "x.yaml").write_text("optim:\n  lrr: 1\n")
     assert "x.yaml:2: unknown setting optim.lrr" in told(capsys, [str(tmp_path / "x.yaml")])
 

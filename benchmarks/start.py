@@ -1,0 +1,87 @@
+"""From the settings of a run to its first batch, by how far into the epoch the run goes on.
+
+3,033,042 samples as LSUN's bedrooms at 64x64, in sparse files: where they lie is as in a real set, what is in
+them is zeros. Kept out: starting Python and torch, building the networks, reading the checkpoint.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.record import record
+from dcgan_dist.stream.feed import Feed
+from dcgan_dist.stream.plan import Plan
+from shards import index as indexes
+from shards.blocks import BLOCK_DTYPE, block_sum
+from shards.build import build
+from shards.index import Index, Shard
+from shards.reader import Blocks
+from shards.sources.rooms import Rooms
+
+SAMPLES = 3_033_042
+SHARD_SAMPLES = 20_000
+BATCH = 128
+SIZE = 64
+
+
+def sparse_set(folder: Path) -> str:
+    """A dataset of zeros, with a true index."""
+    build(Rooms(2, size=SIZE), str(folder / "seed"), size=SIZE, shard_images=2, workers=1)
+    seed = indexes.load(str(folder / "seed"))
+    out = folder / "set"
+    out.mkdir()
+    per_block, per_record = seed.block_samples, seed.record_bytes
+    counts = [min(SHARD_SAMPLES, SAMPLES - at) for at in range(0, SAMPLES, SHARD_SAMPLES)]
+    sums = {n: block_sum(bytes(n * per_record)) for n in range(1, per_block + 1)}
+    shards, tables = [], []
+    for number, count in enumerate(counts):
+        length = -(-(count * per_record + 1024) // 10240) * 10240
+        shard = Shard(
+            name=f"shard-{number:06d}.tar", samples=count, bytes=length, sha256="0" * 64, removed=()
+        )
+        with (out / shard.name).open("wb") as file:
+            os.truncate(file.fileno(), length)
+        shards.append(shard)
+        rows = [min(per_block, count - at) for at in range(0, count, per_block)]
+        table = np.zeros(len(rows), BLOCK_DTYPE)
+        table["bytes"] = np.array(rows) * per_record
+        table["offset"][1:] = np.cumsum(table["bytes"], dtype=np.uint64)[:-1]
+        table["sum"] = [sums[n] for n in rows]
+        tables.append(table)
+    fields = {name: getattr(seed, name) for name in seed.__dataclass_fields__} | {"shards": tuple(shards)}
+    indexes.save(str(out), Index(**fields), np.concatenate(tables))
+    return str(out)
+
+
+def first_batch_seconds(url: str, share: float) -> float:
+    """To read the index, plan the epoch and serve the batch at `share` of it."""
+    began = time.perf_counter()
+    index = indexes.load(url)
+    indexes.check_listing(url, index)
+    blocks = Blocks(url, index)
+    plan = Plan(blocks.kept_counts, batch_images=BATCH, seed=0)
+    with Feed(blocks, plan, lanes=range(BATCH), first_step=int(share * plan.steps_per_epoch)) as feed:
+        feed.next_batch()
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        url = sparse_set(Path(folder))
+        shares = (0.01, 0.5, 0.99)
+        first_batch_seconds(url, 0)  # so that all find the files in the same cache
+        taken = [[first_batch_seconds(url, share) for share in shares] for _ in range(args.repeats)]
+    for share, values in zip(shares, zip(*taken, strict=True), strict=True):
+        config = {"samples": SAMPLES, "batch_images": BATCH, "image_size": SIZE, "position": share}
+        record("start", f"start/first_step_seconds/{share:.0%}", values, unit="s", config=config)
+
+
+if __name__ == "__main__":
+    main()
