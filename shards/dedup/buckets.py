@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.dedup.thumbs import mix
+
 MAX_RADIUS = 8
 PARTS = 5
 COLOUR_LEVELS = 10
@@ -30,9 +32,7 @@ def group(
     between pictures of about the same `colours`, (n, 48), where these are given.
     """
     assert 0 <= radius <= MAX_RADIUS
-    order = np.lexsort((low, high))
-    first = np.ones(len(order), bool)
-    first[1:] = (high[order[1:]] != high[order[:-1]]) | (low[order[1:]] != low[order[:-1]])
+    order, first = _sort(high, low)
     numbers = np.cumsum(first) - 1
     if radius:
         distinct = order[first]
@@ -45,12 +45,23 @@ def group(
 
 def survivors(groups: NDArray[np.int64], priority: Words) -> NDArray[np.int64]:
     """The position of the survivor of each sample's group: that of the smallest priority in it."""
-    order = np.lexsort((priority, groups))
+    last_first = np.argsort(priority, kind="stable")[::-1]
+    best = np.empty(int(groups.max(initial=-1)) + 1, np.int64)
+    best[groups[last_first]] = last_first  # of writes to one place, the last stays
+    return best[groups]
+
+
+def _sort(high: Words, low: Words) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """An order in which equal hashes are neighbours, and where in it each distinct one begins."""
+    mixed = mix(high) ^ low
+    order = np.argsort(mixed)
+    ordered_high, ordered_low, mixed = high[order], low[order], mixed[order]
     first = np.ones(len(order), bool)
-    first[1:] = groups[order[1:]] != groups[order[:-1]]
-    kept = np.empty(len(order), np.int64)
-    kept[order] = order[first][np.cumsum(first) - 1]
-    return kept
+    first[1:] = (ordered_high[1:] != ordered_high[:-1]) | (ordered_low[1:] != ordered_low[:-1])
+    if (first[1:] & (mixed[1:] == mixed[:-1])).any():  # different hashes that mix to the same: sort in full
+        order = np.lexsort((low, high))
+        first[1:] = (high[order[1:]] != high[order[:-1]]) | (low[order[1:]] != low[order[:-1]])
+    return order, first
 
 
 def _join(high: Words, low: Words, radius: int, colours: NDArray[np.int16] | None) -> NDArray[np.int64]:

@@ -309,6 +309,14 @@ def test_groups_are_those_of_all_pairs_compared(radius):
     assert len(wanted) < 280 if radius else len(wanted) < 290
 
 
+def test_hashes_that_mix_to_the_same_stay_apart(monkeypatch):
+    words = np.random.default_rng(0).integers(0, 3, (200, 2), np.uint64)
+    wanted = buckets.group(words[:, 0], words[:, 1])
+    monkeypatch.setattr(buckets, "mix", lambda value: value * np.uint64(0))
+    found = buckets.group(words[:, 0], words[:, 1])
+    assert len(set(zip(found, wanted, strict=True))) == len(set(found)) == len(set(wanted)) == 9
+
+
 def test_near_hashes_of_other_colours_stay_apart():
     high, low = np.array([0, 1, 3], np.uint64), np.zeros(3, np.uint64)
     colours = np.zeros((3, 48), np.int16)
