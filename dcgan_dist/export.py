@@ -8,6 +8,7 @@ Kept out: the discriminator and the optimisers, which stay in the run's checkpoi
 
 import argparse
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ def to_onnx(sampler: Sampler) -> bytes:
     """
     if not all(find_spec(name) for name in ("onnx", "onnxscript")):
         raise ExportError("ONNX needs onnx and onnxscript: pip install 'dcgan_dist[onnx]', or give --no-onnx")
+    # The exporter warns of torchvision's operators, which no generator has.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(

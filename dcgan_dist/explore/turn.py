@@ -42,6 +42,11 @@ def rank_correlation(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(1 - 6 * gaps / (k * (k * k - 1)))
 
 
+def direction(operator: str, value: float) -> int:
+    """1 where a condition asks for more of its attribute, -1 where it asks for less."""
+    return -1 if operator == "<" or (operator, value) == ("=", 0.0) else 1
+
+
 def explore(subject: Subject, exemplars: Exemplars) -> Finding:
     """The figure and, where the judge knows what turns, how steadily it does and what else changes."""
     v = exemplars.z["to"][:EXEMPLARS].mean(0) - exemplars.z["from"][:EXEMPLARS].mean(0)
@@ -76,7 +81,8 @@ def _measures(subject: Subject, exemplars: Exemplars, judge: Judge, name: str) -
         }
         for which, way in {"turned": v, "stray": stray}.items()
     }
-    order = rank_correlation(judged["turned"][name])
+    sign = direction(*exemplars.concepts["to"].rules[name])
+    order, astray = (sign * rank_correlation(judged[which][name]) for which in ("turned", "stray"))
     low, high = np.quantile(order, [0.05, 0.95])
     mean = float(order.mean())
     ends = judged["turned"][name]
@@ -89,7 +95,8 @@ def _measures(subject: Subject, exemplars: Exemplars, judge: Judge, name: str) -
             rule=f"at least {ORDERED:g}",
             passed=mean >= ORDERED,
         ),
-        Measure("  control: shuffled vector", float(np.abs(rank_correlation(judged["stray"][name])).mean())),
+        Measure("  control: shuffled vector", float(astray.mean())),
+        Measure("  control: shuffled vector, whichever way it goes", float(np.abs(astray).mean())),
         Measure(f"{name}, mean at t = -1", float(ends[:, 0].mean())),
         Measure(f"{name}, mean at t = 1", float(ends[:, -1].mean())),
         *_kept(judge, judged["turned"], but=name),

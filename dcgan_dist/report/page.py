@@ -33,7 +33,7 @@ def render(runs: Sequence[Gathered], *, command: str) -> str:
     for section in SECTIONS:
         body.append(
             f'<section id="{section.key}"><h2>{escape(section.title)}</h2>'
-            f"<blockquote>The paper: {escape(section.says)}</blockquote>{_paper_table(section)}"
+            f"<blockquote>{_says(section)}</blockquote>{_paper_table(section)}"
             f"{_ours(section, runs)}</section>"
         )
     return (
@@ -86,6 +86,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def _is_number(cell: str) -> bool:
     return cell.strip("-† ") == "" or cell.lstrip("-")[:1].isdigit()
+
+
+def _says(section: Section) -> str:
+    return escape(section.says if "not in the paper" in section.title else f"The paper: {section.says}")
 
 
 def _paper_table(section: Section) -> str:

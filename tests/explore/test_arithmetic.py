@@ -127,3 +127,10 @@ def test_on_a_linear_generator_the_yaw_follows_the_vector_in_order() -> None:
     v[:, 0] = 1.0
     judged = (turn.frames(z, v) @ yaw).numpy()
     assert turn.rank_correlation(judged).tolist() == [1.0] * 200
+
+
+def test_a_turn_is_held_to_the_way_that_was_asked_for() -> None:
+    wanted = {"yaw>20": 1, "yaw<-20": -1, "glasses=1": 1, "glasses=0": -1}
+    for text, sign in wanted.items():
+        ((operator, value),) = concept.parse(text, KINDS).rules.values()
+        assert turn.direction(operator, value) == sign
