@@ -25,9 +25,7 @@ from shards.look import describe, read_sample
 from shards.redact import redact
 from shards.reindex import reindex
 from shards.sources import Source
-from shards.sources.digits import Digits
-from shards.sources.folder import Folder
-from shards.sources.rooms import Rooms
+from shards.sources.arguments import add_sources
 from shards.transfer import THREADS, copy
 from shards.verify import verify
 
@@ -87,17 +85,10 @@ def _add_copy(commands: Any) -> None:
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     sources = parser.add_subparsers(title="sources", metavar="SOURCE", required=True)
-    rooms = sources.add_parser("rooms", help="drawn bedrooms, any number of them")
-    digits = sources.add_parser("digits", help="1,797 real digits, 8 x 8, from scikit-learn")
-    folder = sources.add_parser("folder", help="a local tree of pictures; first folder = class")
-    folder.add_argument("pictures", metavar="IN", help="the folder that holds the pictures")
-    for sub, source in ((rooms, _rooms), (digits, _digits), (folder, _folder)):
-        sub.add_argument("out", metavar="OUT", help="where to: a folder or any fsspec URL")
-        sub.set_defaults(command=_build, source=source)
-    _whole(rooms, "--images", "rooms to draw", default=20000)
-    _whole(rooms, "--seed", "another seed, other rooms", default=0)
-    for sub in (rooms, digits, folder):
-        _add_cut(sub)
+    for source in add_sources(sources):
+        source.add_argument("out", metavar="OUT", help="where to: a folder or any fsspec URL")
+        source.set_defaults(command=_build)
+        _add_cut(source)
 
 
 def _add_cut(parser: argparse.ArgumentParser) -> None:
@@ -129,18 +120,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
-
-
-def _rooms(options: argparse.Namespace) -> Source:
-    return Rooms(options.images, options.size, options.seed)
-
-
-def _digits(options: argparse.Namespace) -> Source:
-    return Digits()
-
-
-def _folder(options: argparse.Namespace) -> Source:
-    return Folder(options.pictures)
 
 
 def _build(options: argparse.Namespace) -> int:

@@ -150,17 +150,30 @@ def _results(
     pool = ProcessPoolExecutor(
         workers,
         mp_context=get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=_start_worker,
+        initargs=(work,),
     )
     try:
-        yield from pool.map(work, shards)
+        yield from pool.map(_do, shards)
     except BrokenProcessPool as error:
         raise ShardsError(
             f"one of {workers} workers was killed, perhaps for lack of memory; try fewer --workers"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+_WORK: list[Callable[[int], Stored]] = []
+"""What this worker process does; handed over once, because a source of millions of keys is large."""
+
+
+def _start_worker(work: Callable[[int], Stored]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _WORK[:] = [work]
+
+
+def _do(shard: int) -> Stored:
+    return _WORK[0](shard)
 
 
 def _store_shard(source: Source, out_url: str, cut: Cut, shard: int) -> Stored:
