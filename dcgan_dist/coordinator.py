@@ -113,6 +113,14 @@ class Coordinator:
         else:
             self._bar.set_postfix_str(told)
 
+    def score(self, step: int, values: dict[str, float], protocol: dict[str, Any]) -> None:
+        """The scores of step's samples, in lines and curves of their own."""
+        told = {f"eval/{name}": value for name, value in values.items()}
+        self._metrics.write(json.dumps({"step": step, **told, "protocol": protocol}) + "\n")
+        self._metrics.flush()
+        for name, value in told.items():
+            self._board.add_scalar(name, value, step)
+
     def tick(self) -> None:
         """A step is done. Raises what the background writer ran into."""
         self._bar.update()
@@ -181,6 +189,7 @@ class Silent:
     """The coordinator of every rank but 0: it does nothing."""
 
     def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None: ...
+    def score(self, step: int, values: dict[str, float], protocol: dict[str, Any]) -> None: ...
     def tick(self) -> None: ...
     def show_real(self, blocks: Blocks) -> None: ...
     def sample(self, step: int, g: Generator) -> None: ...

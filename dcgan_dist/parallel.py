@@ -28,8 +28,9 @@ def make_players(config: Config, world: World) -> tuple[Player[Generator], Playe
     if world.device.type == "cpu":
         keep_freed_memory()
     seeds = seed_for(config.train.seed, "g"), seed_for(config.train.seed, "d")
-    g, d = build(parse_net(config.model.net), norm_eps=config.model.norm_eps, seeds=seeds)
-    return _player(g, config, world), _player(d, config, world)
+    net, model = parse_net(config.model.net), config.model
+    g, d = build(net, norm_eps=model.norm_eps, seeds=seeds, variant=model.variant)
+    return player(g, config, world), player(d, config, world)
 
 
 def make_cast(config: Config, world: World) -> Cast:
@@ -38,7 +39,8 @@ def make_cast(config: Config, world: World) -> Cast:
     return partial(torch.autocast, world.device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def _player(net: Network, config: Config, world: World) -> Player[Network]:
+def player(net: Network, config: Config, world: World) -> Player[Network]:
+    """`net` on this rank's device with its optimiser, as `config.optim` and `config.train` say."""
     dtype = torch.float64 if config.train.precision == "float64" else torch.float32
     net.to(world.device, dtype)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
