@@ -184,6 +184,10 @@ def controls(digits: Digits, *, seed: int, device: torch.device) -> dict[str, fl
     }
 
 
+def _plain(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+
+
 def probe(args: argparse.Namespace, here: World, *, command: str) -> dict[str, Any]:
     """Both GANs and both controls; rank 0 writes RUN/probe/mnist.json and the networks beside it."""
     widths, samples = args.widths or WIDTHS, args.samples or SAMPLES
@@ -203,7 +207,7 @@ def probe(args: argparse.Namespace, here: World, *, command: str) -> dict[str, A
         g, d = train(kind, digits, here, epochs=args.epochs, widths=widths, seed=args.seed)
         if here.rank == 0:
             store.make_folder(store.join(folder, f"mnist-{kind}"))
-            parts = {"g": dict(g.state_dict()), "d": dict(d.state_dict())}
+            parts = {name: _plain(net) for name, net in (("g", g), ("d", d))}
             facts = {"epochs": args.epochs, "widths": widths, "command": command}
             checkpoint.write(store.join(folder, f"mnist-{kind}"), 0, parts, facts)
         found = nearest_errors(g, digits, here, samples=samples, seed=args.seed)

@@ -6,6 +6,7 @@ TorchScript is a program, so it is loaded only where its sha256 is the one that 
 """
 
 import hashlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,10 @@ class Inception:
     def __init__(self, path: str, sha256: str | None, device: torch.device) -> None:
         self.sha256, self.device = _checked_sum(path, sha256), device
         try:
-            self._net = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
+            with warnings.catch_warnings():
+                # torch calls TorchScript deprecated; Inception's public file is in it all the same.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._net = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise ConfigError(f"eval.inception={path} is no TorchScript module: {first}") from None
@@ -90,11 +94,14 @@ def frechet_and_kernel(real: Tensor, fake: Tensor) -> dict[str, float]:
         raise ConfigError("FID needs torchmetrics: pip install 'dcgan_dist[fid]'") from None
     given = _Given(real.shape[1])
     subset = min(KID_SUBSET_IMAGES, len(real), len(fake))
+    with warnings.catch_warnings():  # that KID keeps features in memory, where they are already
+        warnings.simplefilter("ignore", UserWarning)
+        kid = KernelInceptionDistance(
+            feature=given, subsets=KID_SUBSETS, subset_size=subset, sync_on_compute=False
+        )
     # Every rank has all features: nothing is to be gathered.
-    fid = FrechetInceptionDistance(feature=given, sync_on_compute=False).to(real.device)
-    kid = KernelInceptionDistance(
-        feature=given, subsets=KID_SUBSETS, subset_size=subset, sync_on_compute=False
-    ).to(real.device)
+    fid = FrechetInceptionDistance(feature=given, sync_on_compute=False)
+    fid, kid = fid.to(real.device), kid.to(real.device)
     with torch.random.fork_rng():  # its subsets come from torch's own stream
         torch.manual_seed(0)
         for metric in (fid, kid):
