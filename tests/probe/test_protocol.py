@@ -33,7 +33,8 @@ def test_raw_pixels_at_100_labels_give_the_known_errors(raw: Sets) -> None:
     svm = few(raw, protocol.svm_classifier(10, CPU), (1e-4, 1e-3))
     assert svm.error == pytest.approx(10.4, abs=0.5)
     assert svm.interval == pytest.approx(2.6, abs=1.5)
-    assert few(raw, protocol.nearest_classifier(CPU), (0.0,)).error == pytest.approx(8.4, abs=0.5)
+    nearest = few(raw, protocol.nearest_classifier(CPU), (0.0,), draws=300)  # cheap, so the mean is sharp
+    assert nearest.error == pytest.approx(8.4, abs=0.5)
 
 
 def test_the_nearest_real_digit_errs_on_five_of_400(raw: Sets) -> None:
