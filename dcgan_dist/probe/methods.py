@@ -2,7 +2,7 @@
 
 dcgan      all convolution layers of D, pooled to 4x4      random    the same, of fresh weights
 raw        pixels                                          nearest   pixels, and the nearest neighbour
-kmeans-N   one layer of K-means with N centroids
+kmeans-N   one layer of K-means with N centroids; kmeans-N-plain without Coates's standardisation
 """
 
 import re
@@ -43,7 +43,7 @@ class Subject:
 def check_names(names: Sequence[str]) -> None:
     """Raises ConfigError for a method that there is none of."""
     for name in names:
-        if name not in NAMES[:4] + NAMES[5:] and not re.fullmatch(r"kmeans-[1-9]\d*", name):
+        if name not in NAMES[:4] + NAMES[5:] and not re.fullmatch(r"kmeans-[1-9]\d*(-plain)?", name):
             raise ConfigError(f"method {name!r} is not one of {', '.join(NAMES)}")
 
 
@@ -56,7 +56,7 @@ def make_subject(
         return _discriminator(subject, pictures, layers=layers, device=device)
     learning, test = (features.grey_if_it_is(x) for x in (pictures.learning_raw, pictures.test_raw))
     if name.startswith("kmeans-"):
-        return _kmeans(int(name.removeprefix("kmeans-")), pictures, learning, test, seed=seed, device=device)
+        return _kmeans(name, pictures, learning, test, seed=seed, device=device)
     rows = features.pixel_features(learning), features.pixel_features(test)
     classify = nearest_classifier(device) if name == "nearest" else svm_classifier(pictures.classes, device)
     return Subject(_sets(pictures, *rows), classify, {"features": rows[0].shape[1]})
@@ -81,8 +81,9 @@ def _discriminator(
 
 
 def _kmeans(
-    centroids: int, pictures: Pictures, learning: U8, test: U8, *, seed: int, device: torch.device
+    name: str, pictures: Pictures, learning: U8, test: U8, *, seed: int, device: torch.device
 ) -> Subject:
+    centroids, plain = int(name.split("-")[1]), name.endswith("-plain")
     side = PATCH_SIDES.get(learning.shape[1], 6)
     dictionary = kmeans.learn(
         learning[pictures.validation_images :],
@@ -93,8 +94,15 @@ def _kmeans(
         device=device,
     )
     rows = [kmeans.features(dictionary, x) for x in (learning, test)]
-    kmeans.standardise(rows[0][pictures.validation_images :], rows[0][: pictures.validation_images], rows[1])
-    facts = {"features": rows[0].shape[1], "centroids": centroids, "patch_side": side}
+    if not plain:
+        cut = pictures.validation_images
+        kmeans.standardise(rows[0][cut:], rows[0][:cut], rows[1])
+    facts = {
+        "features": rows[0].shape[1],
+        "centroids": centroids,
+        "patch_side": side,
+        "standardised": not plain,
+    }
     return Subject(_sets(pictures, *rows), svm_classifier(pictures.classes, device), facts)
 
 

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from dcgan_dist.model import build
+from dcgan_dist.nets import parse_net
 from dcgan_dist.probe import kmeans, protocol
 from dcgan_dist.probe.data import read_pictures
 from dcgan_dist.probe.features import grey_if_it_is, pixel_features
+from dcgan_dist.probe.methods import make_subject
 from dcgan_dist.probe.nearest import nearest_labels
 from dcgan_dist.probe.protocol import Labelled, Score, Sets
 from dcgan_dist.settings import ConfigError
@@ -100,3 +103,13 @@ def test_standardising_takes_mean_and_spread_of_the_first_set() -> None:
     np.testing.assert_allclose(train.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(train.std(0, ddof=1), 1, atol=1e-2)
     np.testing.assert_array_equal(other, train[:5])
+
+
+@pytest.mark.slow
+def test_kmeans_at_100_labels_gives_the_known_error() -> None:
+    pictures = read_pictures("digits", None, None, size=8)
+    d = build(parse_net("tiny16"), norm_eps=1e-8, seeds=(1, 2))[1]  # not looked at
+    subject = make_subject("kmeans-100-plain", pictures, d, layers=[], seed=42, device=CPU)
+    assert few(subject.sets, subject.classify, (1e-3, 1e-2), draws=60).error == pytest.approx(5.4, abs=0.5)
+    errors = protocol.all_labels(subject.sets, grid=(1e-3, 1e-2), classify=subject.classify)
+    assert errors.error <= 2
