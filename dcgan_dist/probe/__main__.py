@@ -54,7 +54,9 @@ PROTOCOLS = {
         100, 100, AUTHORS_GRID, False, "dcgan,random,raw,nearest,supervised",
         {"dcgan": 22.48, "supervised, validation error": 28.87, "nearest": 77.93},
     ),
-    "digits": Protocol(10, 30, WIDE_GRID, True, "dcgan,random,raw,nearest,kmeans-100,kmeans-100-plain,supervised", {}),
+    "digits": Protocol(
+        10, 30, WIDE_GRID, True, "dcgan,random,raw,nearest,kmeans-100,kmeans-100-plain,supervised", {}
+    ),
     "imagefolder": Protocol(10, 30, WIDE_GRID, True, "dcgan,random,raw,nearest", {}),
 }  # fmt: skip
 
