@@ -98,9 +98,23 @@ def probe(args: argparse.Namespace, here: World, *, command: str) -> dict[str, A
         "paper": protocol.paper,
         "results": results,
     }
-    if here.rank == 0:
-        store.write_bytes(store.join(folder, f"{args.dataset}.json"), json.dumps(told, indent=1).encode())
+    if here.rank == 0 and results:
+        url = store.join(folder, f"{args.dataset}.json")
+        told["results"] = _measured_before(url, told, names) + results
+        store.write_bytes(url, json.dumps(told, indent=1).encode())
     return told
+
+
+def _measured_before(url: str, told: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Results of other methods on the same pictures, checkpoint and protocol: they stay."""
+    if not store.exists(url):
+        return []
+    try:
+        before = json.loads(store.read_bytes(url))
+        same = all(before[key] == told[key] for key in ("dataset", "test", "step", "protocol"))
+        return [result for result in before["results"] if same and result["method"] not in names]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{url} holds no results of a probe ({error}); move it away") from None
 
 
 def _grid(name: str, protocol: Protocol) -> tuple[float, ...]:

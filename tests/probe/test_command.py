@@ -37,6 +37,11 @@ def test_methods_are_measured_and_kept_with_their_protocol(
     assert "9 batches of 128 of 1097 pictures" in few["batch_norm"]
     assert few["interval_of"] == "1.96 standard deviations over 2 draws"
     assert 0 < everything["error"] < few["error"] < 90
+    # Another method at another time joins them.
+    assert main(["digits", str(run), "--methods", "raw,nearest", "--draws", "2"]) == 0
+    told = json.loads((run / "probe" / "digits.json").read_text())
+    methods = [result["method"] for result in told["results"] if result["labels"] == "10 per class"]
+    assert methods == ["dcgan", "random", "raw", "nearest"]
     shown = capsys.readouterr().out
     assert "random" in shown
     assert "nearest" in shown
