@@ -130,6 +130,14 @@ class Coordinator:
         log.warning("step %d: %s", step, text)
         self._board.add_text("alarms", text, step)
 
+    def score(self, step: int, values: dict[str, float], protocol: dict[str, Any]) -> None:
+        """The scores of step's samples, in lines and curves of their own."""
+        told = {f"eval/{name}": value for name, value in values.items()}
+        self._metrics.write(json.dumps({"step": step, **told, "protocol": protocol}) + "\n")
+        self._metrics.flush()
+        for name, value in told.items():
+            self._board.add_scalar(name, value, step)
+
     def tick(self) -> None:
         """A step is done. Raises UnsavedError when checkpoints can no longer be written."""
         self._bar.update()
@@ -221,6 +229,7 @@ class Silent:
     """The coordinator of every rank but 0: it does nothing."""
 
     def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None: ...
+    def score(self, step: int, values: dict[str, float], protocol: dict[str, Any]) -> None: ...
     def tick(self) -> None: ...
     def show_real(self, blocks: Blocks, *, write: bool) -> None: ...
     def sample(self, step: int, g: Generator) -> None: ...

@@ -28,10 +28,10 @@ def make_players(config: Config, world: World) -> tuple[Player[Generator], Playe
     if world.device.type == "cpu":
         keep_freed_memory()
     seeds = seed_for(config.train.seed, "g"), seed_for(config.train.seed, "d")
-    net = parse_net(config.model.net)
-    g, d = build(net, norm_eps=config.model.norm_eps, seeds=seeds)
+    net, model = parse_net(config.model.net), config.model
+    g, d = build(net, norm_eps=model.norm_eps, seeds=seeds, variant=model.variant)
     z, images = torch.zeros(2, net.z_size), torch.zeros(2, 3, net.image_size, net.image_size)
-    return _player(g, config, world, z), _player(d, config, world, images)
+    return player(g, config, world, z), player(d, config, world, images)
 
 
 def make_cast(config: Config, world: World) -> Cast:
@@ -40,7 +40,11 @@ def make_cast(config: Config, world: World) -> Cast:
     return partial(torch.autocast, world.device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def _player(net: Network, config: Config, world: World, example: Tensor) -> Player[Network]:
+def player(net: Network, config: Config, world: World, example: Tensor) -> Player[Network]:
+    """`net` on this rank's device with its optimiser, as `config.optim` and `config.train` say.
+
+    `example` is an input of it, at least two rows.
+    """
     dtype = torch.float64 if config.train.precision == "float64" else torch.float32
     net.to(world.device, dtype)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

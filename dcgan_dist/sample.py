@@ -74,7 +74,8 @@ def load(run: str, *, step: int | None = None, device: str = "cpu") -> Sampler:
     else:
         found = checkpoint.read(folder, step, only=("g", "ema"))
     manifest, parts = found
-    g = Generator(parse_net(config.model.net), norm_eps=config.model.norm_eps)
+    model = config.model
+    g = Generator(parse_net(model.net), norm_eps=model.norm_eps, variant=model.variant)
     name = "ema" if "ema" in parts else "g"
     checkpoint.load_weights(g, parts.get(name, {}), name=name)
     # The weights were copied into a float32 network, whatever the run's precision.

@@ -70,8 +70,8 @@ class _Guided(Function):
 def features(d: Discriminator, images: Tensor) -> Tensor:
     """The last convolution's maps after LeakyReLU, (n, channels, s, s), with guided gradients."""
     guided: Any = _Guided.apply
-    h: Tensor = guided(d.convs[0](images))
-    for conv, norm in zip(d.convs[1:], d.norms, strict=True):
+    h = images
+    for conv, norm in zip(d.convs, (d.first_norm, *d.norms), strict=True):
         h = guided(norm(conv(h)))
     return h
 

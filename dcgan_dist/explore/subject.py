@@ -79,7 +79,8 @@ class Subject:
     def discriminator(self, *, random_seed: int | None = None) -> Discriminator:
         """D frozen on real pictures, as trained or freshly initialised. Raises CheckpointError."""
         config = self.sampler.config
-        d = Discriminator(parse_net(config.model.net), norm_eps=config.model.norm_eps)
+        net, model = parse_net(config.model.net), config.model
+        d = Discriminator(net, norm_eps=model.norm_eps, variant=model.variant)
         if random_seed is None:
             folder = store.join(self.run, "checkpoints")
             _, parts = checkpoint.read(folder, self.step, only=("d",))

@@ -10,7 +10,7 @@ from typing import Any
 from shards.sources import Source
 from shards.sources.celeba import CROPS, PARTITIONS, CelebA
 from shards.sources.cifar10 import open_cifar10
-from shards.sources.digits import Digits
+from shards.sources.digits import PARTS, Digits
 from shards.sources.faces import Faces
 from shards.sources.folder import Folder
 from shards.sources.imagenet import ImageNet
@@ -29,7 +29,14 @@ def add_sources(sources: Any) -> Iterator[argparse.ArgumentParser]:
     """The parser of each source, which sets `source` to what opens it."""
     yield _drawn(sources, "rooms", "drawn bedrooms, any number of them", Rooms)
     yield _drawn(sources, "faces", "drawn faces with yaw, smile, glasses, hair", Faces)
-    yield _source(sources, "digits", "1,797 real digits, 8 x 8, from scikit-learn", lambda options: Digits())
+    digits = _source(
+        sources,
+        "digits",
+        "1,797 real digits, 8 x 8, from scikit-learn",
+        lambda options: Digits(options.split),
+    )
+    digits.add_argument("--split", choices=("all", *PARTS), default="all", help="(default: all)")
+    yield digits
     folder = _source(
         sources,
         "folder",
