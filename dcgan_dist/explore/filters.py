@@ -143,6 +143,9 @@ def _quantile(values: Tensor, share: float) -> Tensor:
 
 def explore(subject: Subject) -> Finding:
     """Tiles of the first six maps, trained and random; IoU of all maps where boxes are known."""
+    activation = subject.sampler.config.model.d_activation
+    if activation != "leaky_relu":
+        raise ConfigError(f"model.d_activation={activation}: guided gradients are for leaky_relu only")
     images, metas = subject.truth(POOL_IMAGES)
     trained, random = subject.discriminator(), subject.discriminator(random_seed=0)
     shown = {
