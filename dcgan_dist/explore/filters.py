@@ -22,6 +22,7 @@ from dcgan_dist.explore.finding import Finding, Measure
 from dcgan_dist.explore.subject import U8, Subject, to_tensor
 from dcgan_dist.explore.truth import box_mask
 from dcgan_dist.model import LEAK, Discriminator
+from dcgan_dist.settings import ConfigError
 
 MAPS = 6
 TOP = 5
