@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from shards import schema, store
 from shards.build import check_range, find_built, finish, settings_of, shards_of, store_shards
 from shards.cut import Cut, Failure
-from shards.errors import MissingError, ShardsError
+from shards.errors import ShardsError
 from shards.format import compact_json
 from shards.index import Index
 from shards.sources import Source
@@ -65,10 +65,7 @@ def merge(
     check_range("parts", parts, 1, 10**6)
     if found := find_built(source, out_url, cut):
         return found
-    try:
-        sizes = store.sizes(out_url)
-    except MissingError:
-        sizes = {}
+    sizes = store.sizes_if_any(out_url)
     missing = [part for part in range(1, parts + 1) if part_name(part, parts) not in sizes]
     if missing:
         shown = ", ".join(map(str, missing[:8])) + (" ..." if missing[8:] else "")

@@ -43,6 +43,7 @@ __all__ = [
     "read_range",
     "remove",
     "sizes",
+    "sizes_if_any",
     "write_bytes",
 ]
 
@@ -105,6 +106,14 @@ def sizes(url: str) -> dict[str, int]:
                 name: _size(join(url, name)) if size is None else int(size) for name, size in files.items()
             }
     return dict(sorted(found.items()))
+
+
+def sizes_if_any(url: str) -> dict[str, int]:
+    """`sizes`, and nothing for a folder that is not there: in a bucket, one without files is none."""
+    try:
+        return sizes(url)
+    except MissingError:
+        return {}
 
 
 def read_bytes(url: str, *, check: Callable[[bytes], bool] | None = None) -> bytes:

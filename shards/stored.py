@@ -44,7 +44,7 @@ def save_mark(out_url: str, shard: int, settings: dict[str, Any], result: Stored
 
 def load_marks(out_url: str, shards: Sequence[int], settings: dict[str, Any], cut: Cut) -> dict[int, Stored]:
     """Those of `shards` that a stopped build with these settings has done, and whose tars are there."""
-    sizes, wanted = store.sizes(out_url), set(shards)
+    sizes, wanted = store.sizes_if_any(out_url), set(shards)
     found = {}
     for name in sizes:
         match = re.fullmatch(MARK_NAME, name)
@@ -63,7 +63,7 @@ def load_marks(out_url: str, shards: Sequence[int], settings: dict[str, Any], cu
 
 def sweep(out_url: str, shards: Sequence[int] | None = None) -> None:
     """Remove the marks of `shards`, or all of them."""
-    for name in store.sizes(out_url):
+    for name in store.sizes_if_any(out_url):
         if (match := re.fullmatch(MARK_NAME, name)) and (shards is None or int(match[1]) in shards):
             store.remove(store.join(out_url, name))
 

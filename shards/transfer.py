@@ -14,7 +14,7 @@ from pathlib import Path
 
 from shards import dali, schema, store
 from shards import index as indexes
-from shards.errors import MissingError, ShardsError
+from shards.errors import ShardsError
 from shards.index import Index, Shard
 
 THREADS = 8
@@ -55,7 +55,7 @@ def copy(
     tables = _read_tables(url, index)
     store.make_folder(out_url)
     stale = _clear(out_url, index, tables[indexes.INDEX_NAME], overwrite=overwrite)
-    here, there = store.sizes(url), _sizes(out_url)
+    here, there = store.sizes(url), store.sizes_if_any(out_url)
     work = partial(_copy_shard, url, out_url, here, there, fast=fast)
     copied = []
     with closing(_in_threads(work, index, threads)) as results:
@@ -93,13 +93,6 @@ def _in_threads(work: Callable[[Shard], bool], index: Index, threads: int) -> Ge
         yield from pool.map(work, index.shards)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _sizes(url: str) -> dict[str, int]:
-    try:
-        return store.sizes(url)
-    except MissingError:  # in a bucket, a folder without files is none
-        return {}
 
 
 def _place(url: str) -> str:
