@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 import torch
+from tqdm import tqdm
 
 from dcgan_dist.stopping import ignore_signals
 from dcgan_dist.train import main
@@ -104,6 +106,7 @@ def _work(arguments: list[str], variables: dict[str, str], log: str) -> None:
     for stream in (1, 2):
         os.dup2(told, stream)
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
     code = main(arguments)
     ignore_signals()
     sys.exit(code)
