@@ -23,7 +23,7 @@ MAX_MEMBER_BYTES = 2**25
 MAX_BLOCK_BYTES = 2**32 - 1
 """What the block table can say."""
 
-UNPACK = "so unpack it and run: python -m shards build folder"
+UNPACK = "so cut it anew: python -m shards build webdataset"
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Foreign webdataset tars, to be cut anew: any picture sizes and encodings, labels from `.cls` or `.json`.
 
-Neighbouring files that agree up to the first dot are one sample; its first picture counts, and `x.seg.png` is
-none of `x`. Kept out: tars
+Neighbouring files that agree up to the first dot are one sample; its first picture counts, and `x.seg.png`
+only where it is the only one. Kept out: tars
 that may stay as they are, which `python -m shards index` adopts.
 """
 
@@ -98,12 +98,13 @@ def _find_tars(url: str) -> list[tuple[str, int]]:
 def _scan(url: str, size: int, number: int) -> Iterator[Sample]:
     """The samples of one tar that have a picture."""
     for key, members in _groups(url, size):
-        picture = next((each for name, each in members.items() if name.lower() in PICTURES), None)
-        if picture is None:
+        plain = [each for name, each in members.items() if name.lower() in PICTURES]
+        pictures = plain or [each for name, each in members.items() if _extension(name) in PICTURES]
+        if not pictures:
             continue
         meta = members.get("json")
         label = _label(url, members.get("cls"), meta)
-        yield Sample(key, number, picture, meta, label)
+        yield Sample(key, number, pictures[0], meta, label)
 
 
 def _groups(url: str, size: int) -> Iterator[tuple[str, dict[str, Member]]]:
@@ -125,16 +126,16 @@ def _groups(url: str, size: int) -> Iterator[tuple[str, dict[str, Member]]]:
 
 
 def _label(url: str, cls: Member | None, meta: Member | None) -> int | None:
-    """The label that `.cls` or the JSON's `label` gives; none where neither is a small whole number."""
+    """The label that the JSON's `label` or else `.cls` gives; none where neither is a small whole number."""
     value: object = None
-    if cls is not None and cls.stop - cls.start <= 20:
-        text = store.read_range(url, cls.start, cls.stop).strip()
-        value = int(text) if text.isdigit() else None
-    elif meta is not None:
+    if meta is not None:
         try:
             value = _parse_json(_bounded(url, meta), "").get("label")
         except ImageError:
             value = None  # counted when the sample is read
+    if type(value) is not int and cls is not None and cls.stop - cls.start <= 20:
+        text = store.read_range(url, cls.start, cls.stop).strip()
+        value = int(text) if text.isdigit() else None
     return value if type(value) is int and 0 <= value < MAX_CLASSES else None
 
 

@@ -202,9 +202,9 @@ def npy_bytes(array):
 def test_foreign_tars_are_cut_anew(tmp_path):
     long_name = "folder/" + "n" * 120
     samples = [
-        {"__key__": "a/0", "jpg": picture(0), "cls": 2, "json": {"caption": "é", "label": 7}},
+        {"__key__": "a/0", "jpg": picture(0), "cls": 7, "json": {"caption": "é", "label": 2}},
         {"__key__": "a/1", "txt": "no picture", "json": {}},
-        {"__key__": "a/2", "png": picture(2, "PNG"), "json": {"label": 1}},
+        {"__key__": "a/2", "left.png": picture(2, "PNG"), "json": {}, "cls": 1},
         {"__key__": long_name, "seg.png": picture(3, "PNG"), "webp": picture(4, "WEBP")},
         {"__key__": "a/4", "npy": Rooms(10, 30).item(4).image},
         {"__key__": "a/5", "npy": np.full((30, 20), 9, np.uint8)},
@@ -219,7 +219,7 @@ def test_foreign_tars_are_cut_anew(tmp_path):
     items = [source.item(position) for position in range(source.samples)]
     assert [item.name for item in items] == ["a/0", "a/2", long_name, "a/4", "a/5"]
     assert [item.label for item in items] == [2, 1, None, None, None]
-    assert items[0].meta == {"caption": "é", "label": 7}
+    assert items[0].meta == {"caption": "é", "label": 2}
     assert items[0].image == picture(0)
     assert items[2].image == picture(4, "WEBP")  # a mask is not the picture
     np.testing.assert_array_equal(items[3].image, Rooms(10, 30).item(4).image)
