@@ -55,6 +55,8 @@ check: $(DEV)  ## format, lint, types, import contracts, spelling
 bench: $(DEV)  ## measure on this CPU and append to benchmarks/*.jsonl
 	$(PYTHON) -m benchmarks.step
 	$(PYTHON) -m benchmarks.feed
+	$(PYTHON) -m benchmarks.ingest share
+	$(PYTHON) -m benchmarks.dedup buckets --millions 1 3
 	$(PYTHON) -m benchmarks.reads
 	$(PYTHON) -m benchmarks.scaling
 	$(PYTHON) -m benchmarks.end_to_end

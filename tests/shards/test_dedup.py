@@ -147,28 +147,36 @@ def test_the_result_does_not_depend_on_ranks_and_threads(planted, done, tmp_path
     assert contents(url) == contents(done)
 
 
-def kill_until_done(command, tries, seed):
-    """Run `command`, killed at `tries` random moments, then to its end; returns how often it was killed."""
-    dice, killed, seconds = random.Random(seed), 0, 6.0
-    for _ in range(tries):
+def kill_until_done(command, kills, restart):
+    """Run `command`, killed at `kills` random moments, then to its end.
+
+    A run that ends before it is killed starts over after `restart`, so that each kill meets work under way.
+    """
+    dice, longest = random.Random(kills), 6.0
+    while kills:
         began = time.monotonic()
         process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
         try:
-            process.wait(dice.uniform(0.3, seconds))
-            seconds = max(1.0, time.monotonic() - began)
+            assert process.wait(dice.uniform(0.3, longest)) == 0
+            longest = time.monotonic() - began
+            restart()
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            killed += 1
+            kills -= 1
     subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
-    return killed
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_killed_run_ends_where_the_unbroken_one_ends(planted, done, tmp_path, kills):
     url = str(tmp_path / "set")
     shutil.copytree(planted, url)
-    kill_until_done([*COMMAND, url], kills, seed=kills)
+
+    def restart():
+        shutil.rmtree(url)
+        shutil.copytree(planted, url)
+
+    kill_until_done([*COMMAND, url], kills, restart)
     found = {name: data for name, data in contents(url).items() if not name.endswith(".tmp")}
     assert found == contents(done)
 
