@@ -1,9 +1,12 @@
 """Promises of large builds: stopped ones go on, order and resizing as asked, faces found, a sheet drawn."""
 
+import contextlib
 import io
 import json
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -87,6 +90,40 @@ def test_a_killed_build_ends_where_the_unbroken_one_ends(tmp_path, kills):
     kill_until_done([*BUILD, two, *SETTINGS], kills, lambda: shutil.rmtree(two))
     found = {name: data for name, data in contents(two).items() if not name.endswith(".tmp")}
     assert found == contents(one)
+
+
+def test_the_workers_of_a_killed_build_leave(tmp_path):
+    slow = [
+        sys.executable,
+        *BUILD,
+        str(tmp_path / "out"),
+        "--images",
+        "100000",
+        "--size",
+        "64",
+        "--workers",
+        "2",
+    ]
+    with subprocess.Popen([*slow, "--shard-images", "50"], start_new_session=True) as build:
+        while len(family := _processes_of(build.pid)) < 3 or not list(tmp_path.glob("out/*.tar")):
+            time.sleep(0.05)
+        build.kill()
+    deadline = time.monotonic() + 20
+    while _processes_of(build.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(family) >= 3
+    assert _processes_of(build.pid) == []
+
+
+def _processes_of(session: int) -> list[int]:
+    """Processes of a session that are no zombies."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(path.parent.name))
+    return found
 
 
 def test_a_build_leaves_a_report_and_a_sheet_to_look_at(tmp_path, capsys):
