@@ -6,7 +6,9 @@ DEV := $(VENV)/.installed-dev
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO_RANKS := 2
 
-.PHONY: help demo test test-slow check bench gpu-check bench-gpu clean
+RUN_DIR := runs/demo
+
+.PHONY: help demo report test test-slow check bench gpu-check bench-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +32,13 @@ demo: $(RUN)  ## set up, draw rooms, write shards, train on 2 ranks, show where 
 	@echo "Curves:       $(VENV)/bin/tensorboard --logdir runs/demo   (then the Custom Scalars tab)"
 	@echo "More samples: $(PYTHON) -m dcgan_dist.sample runs/demo --out more.png"
 
+report: $(RUN)  ## explore the demo's networks and put the paper and them on one page (under 10 minutes, 2 cores)
+	test -d $(RUN_DIR)/checkpoints || $(MAKE) demo
+	$(PYTHON) -m shards build rooms data/rooms-held-out --images 2000 --size 32 --seed 1
+	for what in judge walk filters forget arithmetic turn underfit "neighbours --held-out data/rooms-held-out"; do \
+		$(PYTHON) -m dcgan_dist.explore $$what $(RUN_DIR) || exit 1; done
+	$(PYTHON) -m dcgan_dist.report $(RUN_DIR)
+
 test: $(DEV)  ## set up and run the tests (under 10 minutes on 2 cores)
 	$(PYTHON) -m pytest -m "not slow and not gpu"
 
@@ -46,6 +55,12 @@ check: $(DEV)  ## format, lint, types, import contracts, spelling
 bench: $(DEV)  ## measure on this CPU and append to benchmarks/*.jsonl
 	$(PYTHON) -m benchmarks.step
 	$(PYTHON) -m benchmarks.feed
+	$(PYTHON) -m benchmarks.ingest share
+	$(PYTHON) -m benchmarks.dedup buckets --millions 1 3
+	$(PYTHON) -m benchmarks.reads
+	$(PYTHON) -m benchmarks.scaling
+	$(PYTHON) -m benchmarks.end_to_end
+	$(PYTHON) -m benchmarks.tables
 
 gpu-check: $(DEV)  ## the tests that need a CUDA device
 	$(PYTHON) -m pytest -m gpu

@@ -83,7 +83,7 @@ def record(file: str, what: str, values: Sequence[float], *, unit: str, config: 
         "command": " ".join(["python", "-m", *_module(), *sys.argv[1:]]),
         "config": dict(config),
         "commit": _git("rev-parse", "--short", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--", ":!benchmarks/*.jsonl")),
+        "dirty": bool(_git("status", "--porcelain", "--", ":!*.jsonl")),
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": _hardware(),
         "versions": {name: version(name) for name in ("torch", "numpy")}

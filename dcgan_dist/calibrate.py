@@ -12,9 +12,11 @@ from dcgan_dist.syncbn import BatchNorm
 
 
 @torch.no_grad()
-def calibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set the frozen statistics of every batch norm of `net` from `batches`, and leave it in evaluation
-    mode."""
+def calibrate(net: nn.Module, batches: Iterable[Tensor]) -> int:
+    """Set the frozen statistics of every batch norm of `net` from `batches`, and leave it in evaluation mode.
+
+    Returns the number of batches, which belongs beside every number measured with them.
+    """
     norms = [module for module in net.modules() if isinstance(module, BatchNorm)]
     sums: dict[BatchNorm, list[Tensor]] = {}
 
@@ -40,3 +42,4 @@ def calibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
     for norm, (mean, var) in sums.items():
         norm.running_mean, norm.running_var = mean / count, var / count
     net.eval()
+    return count

@@ -123,16 +123,9 @@ def write(folder: str, step: int, parts: Parts, facts: dict[str, Any]) -> None:
     store.write_bytes(manifest, json.dumps(fields, indent=1, sort_keys=True).encode())
 
 
-def _names(folder: str) -> list[str]:
-    try:
-        return list(store.sizes(folder))
-    except MissingError:
-        return []
-
-
 def steps(folder: str) -> list[int]:
     """Steps that have a manifest, oldest first. Raises StoreError when the folder cannot be listed."""
-    found = (re.fullmatch(r"step-(\d{8,})\.json", name) for name in _names(folder))
+    found = (re.fullmatch(r"step-(\d{8,})\.json", name) for name in store.sizes_if_any(folder))
     return sorted(int(match[1]) for match in found if match)
 
 
@@ -148,7 +141,7 @@ def newest_name(run: str) -> str:
 def foreign(folder: str) -> list[str]:
     """Names of files that no run of ours wrote there."""
     own = r"\.?step-\d{8,}\.(\w+\.safetensors|json)(\.\w+\.\w+\.tmp)?"
-    return [name for name in _names(folder) if not re.fullmatch(own, name)]
+    return [name for name in store.sizes_if_any(folder) if not re.fullmatch(own, name)]
 
 
 def read_manifest(folder: str, step: int) -> Manifest:
@@ -242,7 +235,7 @@ def prune(
     also = {step for step in whole if step in pinned or (keep_steps and step % keep_steps == 0)}
     kept = {stem(step) for step in also.union(newest)}
     oldest = min(newest, default=0)
-    names = sorted(_names(folder), key=lambda name: not name.endswith(".json"))
+    names = sorted(store.sizes_if_any(folder), key=lambda name: not name.endswith(".json"))
     for name in names:
         own = re.match(r"\.?(step-\d{8,})\.", name)
         if own and own[1] not in kept and int(own[1].removeprefix("step-")) < oldest:

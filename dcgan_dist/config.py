@@ -13,9 +13,9 @@ from typing import Literal
 import yaml
 
 from dcgan_dist import settings
-from dcgan_dist.nets import NetError, parse_net
+from dcgan_dist.nets import Activation, Head, NetError, Norm, Output, Variant, parse_net
 from dcgan_dist.settings import ConfigError
-from shards import Index, ShardsError
+from shards import Index, ShardsError, store
 from shards.index import check_listing
 from shards.index import load as load_index
 
@@ -54,6 +54,18 @@ class Model:
     """Distribution of z: uniform on (-1, 1) as in the paper, or normal as in the authors' SVHN model."""
     norm_eps: float = 1e-8
     """Added to batch norm's variance (authors' code: 1e-8; batch norm always runs in float32 or better)."""
+    norm: Norm = "paper"
+    """Batch norm: paper = all layers but G's output and D's input; everywhere makes samples oscillate."""
+    head: Head = "flat"
+    """D's end: flat = all of the last maps (paper), pooled = their means (stabler, slower)."""
+    output: Output = "tanh"
+    """G's output: tanh (paper), or linear, which learns the range of colours more slowly."""
+    d_activation: Activation = "leaky_relu"
+    """D's activation: leaky_relu of slope 0.2 (paper), relu, or maxout of two (Goodfellow et al. 2014)."""
+
+    @property
+    def variant(self) -> Variant:
+        return Variant(self.norm, self.head, self.output, self.d_activation)
 
 
 @dataclass(frozen=True)
@@ -114,6 +126,22 @@ class Run:
     """How many of the newest checkpoints to keep."""
     checkpoint_keep_steps: int | None = None
     """Keep also every checkpoint whose step is a multiple of this."""
+    profile_steps: int = 0
+    """Trace so many steps of rank 0, some steps after the start, into DIR/profile; Perfetto opens it."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Scores of samples, during training and by python -m dcgan_dist.evaluate."""
+
+    steps: int | None = None
+    """Steps between two scorings during training; null: none."""
+    images: int = 1024
+    """Samples that are scored, against as many real pictures and as many more for the floor."""
+    inception: str | None = None
+    """A local TorchScript file of Inception, for FID and KID; see dcgan_dist/scores/inception.py."""
+    inception_sha256: str | None = None
+    """The sha256 of that file, which is loaded only if it matches."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +151,14 @@ class Config:
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
     run: Run = field(default_factory=Run)
+    eval: Eval = field(default_factory=Eval)
 
 
 # What a run may change when it resumes; everything else makes it another run.
 FREE = {f"data.{f.name}" for f in fields(Data) if f.name != "batch_images"} | {
     *("train.epochs", "train.steps", "train.device", "train.compile", "train.timeout_seconds"),
     *(f"run.{f.name}" for f in fields(Run)),
+    *(f"eval.{f.name}" for f in fields(Eval)),
 }
 
 
@@ -187,6 +217,9 @@ def check(config: Config, *, ranks: int) -> None:
             1 if run.checkpoint_keep_steps is None else run.checkpoint_keep_steps,
             1,
         ),
+        "run.profile_steps": (run.profile_steps, 0),
+        "eval.steps": (config.eval.steps if config.eval.steps is not None else 1, 1),
+        "eval.images": (config.eval.images, 16),
     }
     for name, (value, least) in at_least.items():
         if not value >= least:
@@ -224,7 +257,35 @@ def check_data(config: Config) -> Index:
             f"data.batch_images={config.data.batch_images} is more than the {index.kept} pictures of "
             f"{config.data.url}; lower it or build a larger dataset"
         )
+    if config.eval.steps is not None and index.kept < 2 * config.eval.images:
+        raise ConfigError(
+            f"eval.images={config.eval.images} needs twice as many real pictures, {config.data.url} has "
+            f"{index.kept}; lower it to {index.kept // 2}"
+        )
     return index
+
+
+def check_same_run(config: Config) -> None:
+    """Refuse a run folder that belongs to a run with other settings. Raises ConfigError."""
+    url = store.join(config.run.dir, "config.yaml")
+    try:
+        if not store.exists(url):
+            return
+        before = config_of(config.run.dir)
+    except ShardsError as error:
+        raise ConfigError(f"run.dir={config.run.dir}: {error}") from None
+    changed = differences(before, config)
+    if changed:
+        raise ConfigError(
+            f"run.dir={config.run.dir} holds a run with another {', '.join(changed)}; "
+            "choose another run.dir, or delete that folder to start anew"
+        )
+
+
+def config_of(run: str) -> Config:
+    """The settings a run was started with. Raises ConfigError or ShardsError."""
+    url = store.join(run, "config.yaml")
+    return parse_config(store.read_bytes(url).decode(errors="replace"), url)
 
 
 def total_steps(config: Config, index: Index) -> int:

@@ -44,7 +44,11 @@ def read_arrays(folder: Path, part: str) -> list[Tensor]:
 
 def fill_generator(g: Generator, arrays: Sequence[Tensor]) -> None:
     """Order of the authors' lists: projection, its gain and bias, then each deconvolution with its own."""
-    targets = [(g.project.weight, "transposed"), (g.project_norm.weight, ""), (g.project_norm.bias, "")]
+    norm = g.project_norm
+    targets = [
+        (g.project.weight, "transposed"),
+        *((norm.get_parameter(part), "") for part in ("weight", "bias")),
+    ]
     for conv, norm in zip(g.convs, [*g.norms, None], strict=True):
         targets += _layer(conv, norm)
     _fill(targets, arrays, "generator")

@@ -27,11 +27,11 @@ from tqdm import tqdm
 
 from dcgan_dist import alarms, checkpoint, pictures
 from dcgan_dist.alarms import Alarms
-from dcgan_dist.config import Config, differences, dump, parse_config
+from dcgan_dist.config import Config, dump
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
+from dcgan_dist.profiling import Trace
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.settings import ConfigError
 from dcgan_dist.writer import Writer
 from shards import ShardsError, store
 from shards.reader import Blocks
@@ -105,6 +105,7 @@ class Coordinator:
         self._damaged = {s for s in checkpoint.steps(self._checkpoints) if s > first_step}
         for name in checkpoint.foreign(self._checkpoints):
             log.warning("%s is none of ours; left alone", store.join(self._checkpoints, name))
+        self._trace = Trace(config.run.profile_steps, self._write_trace)
 
     def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None:
         """One line of metrics, everywhere; `by_rank` holds a value for each rank."""
@@ -129,9 +130,18 @@ class Coordinator:
         log.warning("step %d: %s", step, text)
         self._board.add_text("alarms", text, step)
 
+    def score(self, step: int, values: dict[str, float], protocol: dict[str, Any]) -> None:
+        """The scores of step's samples, in lines and curves of their own."""
+        told = {f"eval/{name}": value for name, value in values.items()}
+        self._metrics.write(json.dumps({"step": step, **told, "protocol": protocol}) + "\n")
+        self._metrics.flush()
+        for name, value in told.items():
+            self._board.add_scalar(name, value, step)
+
     def tick(self) -> None:
         """A step is done. Raises UnsavedError when checkpoints can no longer be written."""
         self._bar.update()
+        self._trace.tick()
         self._writer.check()
 
     def show_real(self, blocks: Blocks, *, write: bool) -> None:
@@ -157,6 +167,10 @@ class Coordinator:
             self._alarm(step, text)
         self._board.flush()
         self.folder.publish()
+
+    def _write_trace(self, data: bytes) -> None:
+        store.make_folder(store.join(self.folder.url, "profile"))
+        self.folder.write("profile/rank-0.json.gz", data)
 
     def _picture(self, tag: str, images: NDArray[np.uint8], step: int, name: str) -> None:
         self._board.add_image(tag, pictures.grid(images), step, dataformats="HWC")
@@ -215,6 +229,7 @@ class Silent:
     """The coordinator of every rank but 0: it does nothing."""
 
     def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None: ...
+    def score(self, step: int, values: dict[str, float], protocol: dict[str, Any]) -> None: ...
     def tick(self) -> None: ...
     def show_real(self, blocks: Blocks, *, write: bool) -> None: ...
     def sample(self, step: int, g: Generator) -> None: ...
@@ -248,26 +263,3 @@ def fixed_noise(config: Config) -> Tensor:
 
 def versions() -> dict[str, str]:
     return {name: version(name) for name in ("dcgan_dist", "torch", "numpy")}
-
-
-def check_same_run(config: Config) -> None:
-    """Refuse a run folder that belongs to a run with other settings. Raises ConfigError."""
-    url = store.join(config.run.dir, "config.yaml")
-    try:
-        if not store.exists(url):
-            return
-        before = config_of(config.run.dir)
-    except ShardsError as error:
-        raise ConfigError(f"run.dir={config.run.dir}: {error}") from None
-    changed = differences(before, config)
-    if changed:
-        raise ConfigError(
-            f"run.dir={config.run.dir} holds a run with another {', '.join(changed)}; "
-            "choose another run.dir, or delete that folder to start anew"
-        )
-
-
-def config_of(run: str) -> Config:
-    """The settings a run was started with. Raises ConfigError or ShardsError."""
-    url = store.join(run, "config.yaml")
-    return parse_config(store.read_bytes(url).decode(errors="replace"), url)

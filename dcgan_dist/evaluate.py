@@ -1,74 +1,115 @@
-"""How far samples are from real pictures: `python -m dcgan_dist.evaluate RUN`.
+"""How good the samples of a run are: `python -m dcgan_dist.evaluate RUN`, on one process or under torchrun.
 
-Prints the sliced Wasserstein distance of the run's samples, of the same generator before its first step,
-and of real pictures against other real ones (the floor that the number of pictures allows).
+Prints every score beside its floor, which real pictures get against other real ones, and the sliced
+Wasserstein distance of the same generator before its first step. RUN/scores/ keeps them with their protocol.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dcgan_dist import pictures
+from dcgan_dist import checkpoint, world
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.model import initialise
-from dcgan_dist.sample import Sampler, load
+from dcgan_dist.sample import load
+from dcgan_dist.scores.inception import Inception
+from dcgan_dist.scores.manifold import COPIES_BELOW
+from dcgan_dist.scores.suite import draw, protocol, read_reals, score
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.swd import mean_swd
-from shards import ShardsError
+from dcgan_dist.world import World
+from shards import ShardsError, store
 from shards.index import load as load_index
 from shards.reader import Blocks
 
-CALIBRATION_BATCHES = 20
+TIMEOUT_SECONDS = 3600.0
 
 
-def read_real(url: str, images: int) -> NDArray[np.uint8]:
-    """`images` pictures of a dataset, uint8 (images, S, S, 3), from the beginning."""
-    index = load_index(url)
-    if index.kept < images:
-        raise ShardsError(f"{url} has {index.kept} pictures, {images} are needed; lower --images")
-    return Blocks(url, index).first(images)
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one checkpoint, and of the same generator with fresh weights."""
+
+    run: str
+    step: int
+    scores: dict[str, float]
+    swd_at_step_0: float
+    protocol: dict[str, Any]
 
 
-def draw(sampler: Sampler, images: int) -> NDArray[np.uint8]:
-    """Samples with batch norm calibrated, uint8 (images, S, S, 3)."""
-    sampler.freeze(CALIBRATION_BATCHES)
-    return pictures.to_uint8(sampler.sample(images))
-
-
-def evaluate(run: str, *, images: int, data: str | None = None) -> dict[str, float]:
-    """Mean sliced Wasserstein distances x 1000: `floor`, `step N` and `step 0`."""
-    sampler = load(run)
-    real = read_real(data or sampler.config.data.url, 2 * images)
-    sets = {"floor": real[1::2], f"step {sampler.step}": draw(sampler, images)}
+def evaluate(
+    run: str,
+    here: World,
+    *,
+    images: int,
+    data: str | None = None,
+    step: int | None = None,
+    inception: str | None = None,
+    inception_sha256: str | None = None,
+) -> Evaluation:
+    """All scores; every rank must call it. Raises CheckpointError, ConfigError, ShardsError."""
+    sampler = load(run, step=step, device=here.device.type)
+    settings = sampler.config.eval
+    path = inception or settings.inception
+    net = Inception(path, inception_sha256 or settings.inception_sha256, here.device) if path else None
+    url = data or sampler.config.data.url
+    reals = read_reals(Blocks(url, load_index(url)), images)
+    scores = score(reals, draw(sampler, images, here), here, net)
     initialise(sampler.generator, seed_for(sampler.config.train.seed, "g"))
-    sets["step 0"] = draw(sampler, images)
-    return dict(zip(sets, mean_swd(real[::2], list(sets.values())), strict=True))
+    (fresh,) = mean_swd(reals.reference, [draw(sampler, images, here)])
+    return Evaluation(run, sampler.step, scores, fresh, protocol(images, url, net))
+
+
+def lines(found: Evaluation, images: int) -> list[str]:
+    """What the command prints."""
+    told = [f"{images} pictures a side", f"  {'':<22}{'step ' + str(found.step):>12}{'real (the floor)':>18}"]
+    for name, value in found.scores.items():
+        if not name.endswith("_floor"):
+            floor = found.scores.get(f"{name}_floor")
+            told.append(f"  {name:<22}{value:>12.4g}" + ("" if floor is None else f"{floor:>18.4g}"))
+    told.append(f"  {'swd at step 0':<22}{found.swd_at_step_0:>12.4g}")
+    if found.scores["nearest_ratio"] < COPIES_BELOW:
+        told.append("warning: samples lie much closer to the reference than new pictures do: it copies")
+    return told
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        "python -m dcgan_dist.evaluate", description="Sliced Wasserstein distance of a run's samples."
+        "python -m dcgan_dist.evaluate", description="Scores of a run's samples."
     )
     parser.add_argument("run", help="run folder or URL")
     parser.add_argument(
         "--images", type=int, default=1024, help="samples, and half the reals (default: 1024)"
     )
     parser.add_argument("--data", help="dataset (default: the one the run was trained on)")
-    args = parser.parse_args(argv)
+    parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
+    parser.add_argument("--inception", help="TorchScript file for FID and KID (default: the run's setting)")
+    parser.add_argument("--inception-sha256", help="its checksum")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="(default: auto)")
+    args = vars(parser.parse_args(argv))
+    if args["images"] < 16:
+        parser.error("--images must be at least 16")
     try:
-        told = evaluate(args.run, images=args.images, data=args.data)
+        with world.join(device=args.pop("device"), timeout_seconds=TIMEOUT_SECONDS) as here:
+            found = evaluate(args.pop("run"), here, **args)
+            if here.rank == 0:
+                _keep(found)
+                print("\n".join(lines(found, args["images"])))
     except (CheckpointError, ConfigError, ShardsError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if world.launched_rank() == 0:
+            print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"sliced Wasserstein distance x 1000, {args.images} pictures a side, lower is better:")
-    for name, distance in told.items():
-        label = "real against real (the floor)" if name == "floor" else f"samples of {name}"
-        print(f"  {label:<30} {distance:8.1f}")
     return 0
+
+
+def _keep(found: Evaluation) -> None:
+    folder = store.join(found.run, "scores")
+    store.make_folder(folder)
+    name = f"{checkpoint.stem(found.step)}.json"
+    store.write_bytes(store.join(folder, name), json.dumps(asdict(found), indent=1).encode())
 
 
 if __name__ == "__main__":

@@ -47,10 +47,15 @@ class LocalRanks:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.began = time.monotonic()
+        variables = dict(os.environ)  # the process that ranks come from has the environment of its own start
         self.processes = [
             _context.Process(
                 target=_work,
-                args=(self.arguments, environment(rank, self.ranks, port=port), str(self._log(rank))),
+                args=(
+                    self.arguments,
+                    variables | environment(rank, self.ranks, port=port),
+                    str(self._log(rank)),
+                ),
                 daemon=True,
             )
             for rank in range(self.ranks)

@@ -4,11 +4,13 @@ No bias anywhere, batch norm on every layer but G's output and D's input, weight
 from N(1, 0.02): the authors' released code, where the paper is silent. Pictures are (n, 3, S, S) in [-1, 1].
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dcgan_dist.nets import Layer, Net
+from dcgan_dist.nets import PAPER, Layer, Net, Variant
 from dcgan_dist.syncbn import BatchNorm
 
 STD = 0.02
@@ -18,16 +20,18 @@ LEAK = 0.2
 class Generator(nn.Module):
     """z (n, z_size) -> pictures (n, 3, S, S) in (-1, 1)."""
 
-    def __init__(self, net: Net, *, norm_eps: float) -> None:
+    def __init__(self, net: Net, *, norm_eps: float, variant: Variant = PAPER) -> None:
         super().__init__()
-        self.net, self.norm_eps = net, norm_eps
+        self.net, self.norm_eps, self.variant = net, norm_eps, variant
         first = net.g[0]
         self.project = nn.Linear(net.z_size, first.channels * first.side**2, bias=False)
+        norm = partial(_norm, eps=norm_eps, there=variant.norm in ("paper", "everywhere"))
         # Normalised before the reshape: per unit, not per map (authors' code).
-        self.project_norm = BatchNorm(first.channels * first.side**2, eps=norm_eps)
+        self.project_norm = norm(first.channels * first.side**2)
         pairs = list(zip(net.g, net.g[1:], strict=False))
         self.convs = nn.ModuleList(_up(before, after, net.kernel) for before, after in pairs)
-        self.norms = nn.ModuleList(BatchNorm(after.channels, eps=norm_eps) for _, after in pairs[:-1])
+        self.norms = nn.ModuleList(norm(after.channels) for _, after in pairs[:-1])
+        self.last_norm = _norm(net.image_channels, eps=norm_eps, there=variant.norm == "everywhere")
 
     def forward(self, z: Tensor) -> Tensor:
         first = self.net.g[0]
@@ -35,11 +39,12 @@ class Generator(nn.Module):
         h = h.view(-1, first.channels, first.side, first.side)
         for conv, norm in zip(self.convs[:-1], self.norms, strict=True):
             h = functional.relu(norm(conv(h)), inplace=True)
-        return torch.tanh(self.convs[-1](h))
+        drawn: Tensor = self.last_norm(self.convs[-1](h))
+        return torch.tanh(drawn) if self.variant.output == "tanh" else drawn
 
     def replica(self) -> "Generator":
         """A second generator with the same weights, of the same type and place, that no rank shares."""
-        twin = Generator(self.net, norm_eps=self.norm_eps).to(self.project.weight)
+        twin = Generator(self.net, norm_eps=self.norm_eps, variant=self.variant).to(self.project.weight)
         twin.load_state_dict(self.state_dict())
         return twin
 
@@ -47,23 +52,47 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Pictures (n, 3, S, S) in [-1, 1] -> logits (n,), positive for real."""
 
-    def __init__(self, net: Net, *, norm_eps: float) -> None:
+    def __init__(self, net: Net, *, norm_eps: float, variant: Variant = PAPER) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.norm_eps, self.variant = net, norm_eps, variant
         image = Layer(net.image_channels, net.image_size)
+        pieces = 2 if variant.d_activation == "maxout" else 1
         self.convs = nn.ModuleList(
-            _down(before, after, net.kernel) for before, after in zip((image, *net.d), net.d, strict=False)
+            _down(before, after, net.kernel, pieces=pieces)
+            for before, after in zip((image, *net.d), net.d, strict=False)
         )
-        self.norms = nn.ModuleList(BatchNorm(layer.channels, eps=norm_eps) for layer in net.d[1:])
-        self.logit = nn.Linear(net.d[-1].channels * net.d[-1].side ** 2, 1, bias=False)
+        norm = partial(_norm, eps=norm_eps, there=variant.norm in ("paper", "everywhere", "not_in_g"))
+        self.first_norm = _norm(net.d[0].channels * pieces, eps=norm_eps, there=variant.norm == "everywhere")
+        self.norms = nn.ModuleList(norm(layer.channels * pieces) for layer in net.d[1:])
+        side = 1 if variant.head == "pooled" else net.d[-1].side
+        self.logit = nn.Linear(net.d[-1].channels * side**2, 1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        h = functional.leaky_relu(self.convs[0](images), LEAK, inplace=True)
-        for conv, norm in zip(self.convs[1:], self.norms, strict=True):
-            h = functional.leaky_relu(norm(conv(h)), LEAK, inplace=True)
+        h = self.maps(images)[-1]
+        if self.variant.head == "pooled":
+            h = h.mean((2, 3), keepdim=True)
         # contiguous: a channels_last map must flatten channel by channel all the same.
         logits: Tensor = self.logit(h.contiguous().flatten(1)).squeeze(1)
         return logits
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Each layer's maps after its activation, (n, channels, side, side)."""
+        found: list[Tensor] = []
+        h = images
+        for conv, norm in zip(self.convs, (self.first_norm, *self.norms), strict=True):
+            h = self._activate(norm(conv(h)))
+            found.append(h)
+        return found
+
+    def _activate(self, h: Tensor) -> Tensor:
+        if self.variant.d_activation == "maxout":
+            return torch.maximum(*h.chunk(2, dim=1))
+        slope = LEAK if self.variant.d_activation == "leaky_relu" else 0.0
+        return functional.leaky_relu(h, slope, inplace=True)
+
+
+def _norm(features: int, *, eps: float, there: bool) -> nn.Module:
+    return BatchNorm(features, eps=eps) if there else nn.Identity()
 
 
 def _up(before: Layer, after: Layer, kernel: int) -> nn.ConvTranspose2d:
@@ -79,11 +108,9 @@ def _up(before: Layer, after: Layer, kernel: int) -> nn.ConvTranspose2d:
     )
 
 
-def _down(before: Layer, after: Layer, kernel: int) -> nn.Conv2d:
-    stride = before.side // after.side
-    return nn.Conv2d(
-        before.channels, after.channels, kernel, stride=stride, padding=(kernel - 1) // 2, bias=False
-    )
+def _down(before: Layer, after: Layer, kernel: int, *, pieces: int) -> nn.Conv2d:
+    stride, channels = before.side // after.side, after.channels * pieces
+    return nn.Conv2d(before.channels, channels, kernel, stride=stride, padding=(kernel - 1) // 2, bias=False)
 
 
 @torch.no_grad()
@@ -93,14 +120,17 @@ def initialise(module: nn.Module, seed: int) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             layer.weight.copy_(STD * torch.randn(layer.weight.shape, generator=draw))
-        elif isinstance(layer, BatchNorm):
+        elif isinstance(layer, BatchNorm) and layer.weight is not None and layer.bias is not None:
             layer.weight.copy_(1 + STD * torch.randn(layer.weight.shape, generator=draw))
             layer.bias.zero_()
 
 
-def build(net: Net, *, norm_eps: float, seeds: tuple[int, int]) -> tuple[Generator, Discriminator]:
+def build(
+    net: Net, *, norm_eps: float, seeds: tuple[int, int], variant: Variant = PAPER
+) -> tuple[Generator, Discriminator]:
     """Both networks with fresh weights; `seeds` are those of G and of D."""
-    g, d = Generator(net, norm_eps=norm_eps), Discriminator(net, norm_eps=norm_eps)
+    g = Generator(net, norm_eps=norm_eps, variant=variant)
+    d = Discriminator(net, norm_eps=norm_eps, variant=variant)
     initialise(g, seeds[0])
     initialise(d, seeds[1])
     return g, d

@@ -10,6 +10,7 @@ This module knows the text and nothing of torch, so that a login node can check 
 import itertools
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 PRESETS = {
     # Paper, figure 1, with the discriminator of the authors' code: LSUN and faces at 64x64.
@@ -29,6 +30,25 @@ PRESETS = {
 
 class NetError(ValueError):
     """A network's text does not describe a network."""
+
+
+Norm = Literal["paper", "everywhere", "not_in_g", "nowhere"]
+Head = Literal["flat", "pooled"]
+Output = Literal["tanh", "linear"]
+Activation = Literal["leaky_relu", "relu", "maxout"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the paper tried beside its recipe (sections 3 and 4); the defaults are the recipe."""
+
+    norm: Norm = "paper"
+    head: Head = "flat"
+    output: Output = "tanh"
+    d_activation: Activation = "leaky_relu"
+
+
+PAPER = Variant()
 
 
 @dataclass(frozen=True)

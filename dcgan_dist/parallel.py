@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dcgan_dist.config import Config
@@ -28,8 +28,10 @@ def make_players(config: Config, world: World) -> tuple[Player[Generator], Playe
     if world.device.type == "cpu":
         keep_freed_memory()
     seeds = seed_for(config.train.seed, "g"), seed_for(config.train.seed, "d")
-    g, d = build(parse_net(config.model.net), norm_eps=config.model.norm_eps, seeds=seeds)
-    return _player(g, config, world), _player(d, config, world)
+    net, model = parse_net(config.model.net), config.model
+    g, d = build(net, norm_eps=model.norm_eps, seeds=seeds, variant=model.variant)
+    z, images = torch.zeros(2, net.z_size), torch.zeros(2, 3, net.image_size, net.image_size)
+    return player(g, config, world, z), player(d, config, world, images)
 
 
 def make_cast(config: Config, world: World) -> Cast:
@@ -38,7 +40,11 @@ def make_cast(config: Config, world: World) -> Cast:
     return partial(torch.autocast, world.device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def _player(net: Network, config: Config, world: World) -> Player[Network]:
+def player(net: Network, config: Config, world: World, example: Tensor) -> Player[Network]:
+    """`net` on this rank's device with its optimiser, as `config.optim` and `config.train` say.
+
+    `example` is an input of it, at least two rows.
+    """
     dtype = torch.float64 if config.train.precision == "float64" else torch.float32
     net.to(world.device, dtype)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -55,9 +61,20 @@ def _player(net: Network, config: Config, world: World) -> Player[Network]:
     if world.ranks > 1:
         synchronise(net, world.group)
         parallel = DistributedDataParallel(net, gradient_as_bucket_view=True)
+        _settle(parallel, example.to(world.device, dtype))
     if config.train.compile:
         parallel = torch.compile(parallel)  # type: ignore[assignment]
     return Player(bare=net, parallel=parallel, optim=optim, scaler=scaler)
+
+
+def _settle(parallel: DistributedDataParallel, example: Tensor) -> None:
+    """One backward pass, thrown away, behind which DDP groups the gradients anew, for good.
+
+    The groups decide the order in which more than two ranks are summed: without this, the first step of a
+    resumed run would be rounded otherwise than that step of the unbroken run.
+    """
+    parallel(example).sum().backward()
+    parallel.zero_grad(set_to_none=True)
 
 
 def keep_freed_memory() -> None:

@@ -14,8 +14,7 @@ from torch import Tensor
 from dcgan_dist import checkpoint, pictures
 from dcgan_dist.calibrate import calibrate
 from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.config import Config
-from dcgan_dist.coordinator import config_of
+from dcgan_dist.config import Config, config_of
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
 from dcgan_dist.seeds import seed_for
@@ -75,7 +74,8 @@ def load(run: str, *, step: int | None = None, device: str = "cpu") -> Sampler:
     else:
         found = checkpoint.read(folder, step, only=("g", "ema"))
     manifest, parts = found
-    g = Generator(parse_net(config.model.net), norm_eps=config.model.norm_eps)
+    model = config.model
+    g = Generator(parse_net(model.net), norm_eps=model.norm_eps, variant=model.variant)
     name = "ema" if "ema" in parts else "g"
     checkpoint.load_weights(g, parts.get(name, {}), name=name)
     # The weights were copied into a float32 network, whatever the run's precision.

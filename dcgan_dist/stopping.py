@@ -46,6 +46,8 @@ class Signals:
         os.set_blocking(self._writing, False)
         self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, _ignore) for number in SIGNALS}
+        # A launcher may have held them back until there is somebody to take them.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
         self._thread.start()
         return self

@@ -26,10 +26,15 @@ class BatchNorm(nn.Module):
     running_mean: Tensor | None
     running_var: Tensor | None
 
-    def __init__(self, features: int, *, eps: float) -> None:
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(self, features: int, *, eps: float, affine: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features))
+        self.features = features
+        # Without gain and bias: the paper's MNIST networks.
+        self.register_parameter("weight", nn.Parameter(torch.ones(features)) if affine else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(features)) if affine else None)
         self.eps = eps
         self.group: dist.ProcessGroup | None = None
         self.register_buffer("running_mean", None)
@@ -45,15 +50,23 @@ class BatchNorm(nn.Module):
         if self.group is None:
             return functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         mean, var = self.statistics(x)
+        gain, bias = self._gain_and_bias(x)
         normalised: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]
-            x, self.weight, self.bias, mean, var, self.eps, self.group
+            x, gain, bias, mean, var, self.eps, self.group
         )
         return normalised
+
+    def _gain_and_bias(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.weight is not None and self.bias is not None:
+            return self.weight, self.bias
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        ones = torch.ones(self.features, dtype=wide, device=x.device)
+        return ones, torch.zeros_like(ones)
 
     @torch.no_grad()
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of the global batch, (features,) each, in the parameters' type."""
-        mean, var = _local_statistics(x, like=self.weight)
+        mean, var = _local_statistics(x, like=self._gain_and_bias(x)[0])
         if self.group is None:
             return mean, var
         ranks = self.group.size()

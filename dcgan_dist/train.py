@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from dcgan_dist import alarms, checkpoint, pictures, world
 from dcgan_dist.alarms import DivergedError
 from dcgan_dist.checkpoint import CheckpointError, Manifest
-from dcgan_dist.config import Config, check, check_data, read_config, total_steps
-from dcgan_dist.coordinator import check_same_run, coordinate, versions
+from dcgan_dist.config import Config, check, check_data, check_same_run, read_config, total_steps
+from dcgan_dist.coordinator import coordinate, versions
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.parallel import make_cast, make_players
 from dcgan_dist.rollcall import LostRanksError
+from dcgan_dist.scores.during import Scorer
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
@@ -45,7 +46,7 @@ def train(config: Config, here: World, index: Index, *, signals: Signals) -> int
     blocks = Blocks(config.data.url, index)
     plan = Plan(blocks.kept_counts, batch_images=config.data.batch_images, seed=config.train.seed)
     feed = open_feed(config, blocks, plan, lanes=trainer.rows, first_step=first, stop_step=last)
-    run = config.run
+    run, scorer = config.run, Scorer(config, here, blocks) if config.eval.steps else None
     with feed, coordinate(config, rank=here.rank, first_step=first, total_steps=last) as coordinator:
         meter = Meter(feed, here, config.data.batch_images)
         stop = Stop(signals, here.store, here.device)
@@ -63,6 +64,8 @@ def train(config: Config, here: World, index: Index, *, signals: Signals) -> int
                 coordinator.log(done, trainer.metrics(done) | meter.read(done), meter.by_rank)
             if done % run.sample_steps == 0 or done == last:
                 coordinator.sample(done, trainer.shown)
+            if scorer is not None and scorer.due(done, last):
+                coordinator.score(done, scorer.scores(done, trainer.shown), scorer.protocol)
             if done % run.checkpoint_steps == 0 or done == last or stopped:
                 trainer.check_weights(done)
                 coordinator.save(done, *trainer.state(done))

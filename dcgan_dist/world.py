@@ -31,10 +31,19 @@ class World:
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over ranks of a small tensor, in place."""
+        self.sum(values)
+        values /= self.ranks
+        return values
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over ranks, in place."""
         if self.group is not None:
             dist.all_reduce(values, group=self.group)
-            values /= self.ranks
         return values
+
+    def share(self, items: int) -> range:
+        """This rank's part of `items` pieces of work, near equal and in order."""
+        return range(self.rank * items // self.ranks, (self.rank + 1) * items // self.ranks)
 
     def gather(self, values: Tensor) -> Tensor:
         """A small tensor of every rank, of any type, on this rank's device: (...) -> (ranks, ...)."""

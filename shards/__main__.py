@@ -1,6 +1,7 @@
-"""The command line: build, index, verify, info, cat, cp. Wrong input is one line on stderr and exit status 2.
+"""The command line: build, index, verify, info, cat, cp, bench, dedup.
 
-Kept out: all work; each command calls one function of the package.
+Wrong input is one line on stderr and exit status 2. Kept out: all work; each command calls one function of
+the package.
 """
 
 import argparse
@@ -15,19 +16,23 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from shards import index as indexes
-from shards import store
+from shards import limit, store
+from shards.bench import bench
 from shards.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut
-from shards.cut import Failure
+from shards.cut import Cut, Failure
+from shards.dedup.arguments import add_dedup
 from shards.errors import ShardsError
 from shards.format import ENCODINGS
 from shards.images import encode
 from shards.look import describe, read_sample
+from shards.parts import build_part, merge
 from shards.redact import redact
 from shards.reindex import reindex
+from shards.resize import WAYS
+from shards.sheet import has_sheet, write_sheet
 from shards.sources import Source
-from shards.sources.digits import Digits
-from shards.sources.folder import Folder
-from shards.sources.rooms import Rooms
+from shards.sources.arguments import add_sources
+from shards.sources.shuffled import Shuffled
 from shards.transfer import THREADS, copy
 from shards.verify import verify
 
@@ -65,12 +70,15 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         if name == "index":
             _whole(sub, "--block-images", "images per block", shown="as before, or 256 KiB of pixels")
+            sub.add_argument("--dali", action="store_true", help="also write NVIDIA DALI's .idx of each tar")
         elif name == "verify":
             sub.add_argument("--decode", action="store_true", help="decode every picture too")
         elif name == "cat":
             sub.add_argument("sample", metavar="N", type=int, help="its position in the dataset, from 0")
             sub.add_argument("--out", metavar="FILE", help="the picture (default: sample-N.png)")
     _add_copy(commands)
+    _add_bench(commands)
+    add_dedup(commands)
     return parser
 
 
@@ -85,19 +93,22 @@ def _add_copy(commands: Any) -> None:
     sub.set_defaults(command=_copy)
 
 
+def _add_bench(commands: Any) -> None:
+    does = "measure how many images a second this machine gets, and what limits it"
+    sub = commands.add_parser("bench", help=does, description=f"{does[0].upper()}{does[1:]}.")
+    sub.add_argument("url", metavar="URL", help="the dataset: a folder or any fsspec URL")
+    sub.add_argument("--seconds", metavar="S", type=float, default=10.0, help="how long (default: 10)")
+    _whole(sub, "--requests", "reads in flight, of remote storage", default=16)
+    _whole(sub, "--threads", "decoding threads, which read local files too", default=2)
+    sub.set_defaults(command=_bench)
+
+
 def _add_build(parser: argparse.ArgumentParser) -> None:
     sources = parser.add_subparsers(title="sources", metavar="SOURCE", required=True)
-    rooms = sources.add_parser("rooms", help="drawn bedrooms, any number of them")
-    digits = sources.add_parser("digits", help="1,797 real digits, 8 x 8, from scikit-learn")
-    folder = sources.add_parser("folder", help="a local tree of pictures; first folder = class")
-    folder.add_argument("pictures", metavar="IN", help="the folder that holds the pictures")
-    for sub, source in ((rooms, _rooms), (digits, _digits), (folder, _folder)):
-        sub.add_argument("out", metavar="OUT", help="where to: a folder or any fsspec URL")
-        sub.set_defaults(command=_build, source=source)
-    _whole(rooms, "--images", "rooms to draw", default=20000)
-    _whole(rooms, "--seed", "another seed, other rooms", default=0)
-    for sub in (rooms, digits, folder):
-        _add_cut(sub)
+    for source in add_sources(sources):
+        source.add_argument("out", metavar="OUT", help="where to: a folder or any fsspec URL")
+        source.set_defaults(command=_build)
+        _add_cut(source)
 
 
 def _add_cut(parser: argparse.ArgumentParser) -> None:
@@ -108,11 +119,29 @@ def _add_cut(parser: argparse.ArgumentParser) -> None:
         default="npy",
         help="how pictures are stored (default: npy, the fastest)",
     )
+    parser.add_argument(
+        "--resize",
+        choices=WAYS,
+        default=WAYS[0],
+        help="how they shrink (default: area; the authors: cv2_linear)",
+    )
+    _whole(parser, "--shuffle", "shuffle all pictures by this seed", shown="in the source's order")
     _whole(parser, "--quality", "of jpg and webp, 1 to 100", default=QUALITY)
     _whole(parser, "--shard-images", "images per shard", shown=f"{SHARD_IMAGES}, or 512 MiB of pixels")
     _whole(parser, "--block-images", "images per block, the unit of reading", shown="256 KiB of pixels")
     _whole(parser, "--workers", "processes", shown="one per CPU")
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset that is there")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--part", metavar="I/N", type=_part, help="build the I-th of N parts only, from 1")
+    which.add_argument("--merge", metavar="N", type=int, help="make the dataset of N parts that are built")
+
+
+def _part(text: str) -> tuple[int, int]:
+    """`3/8` as two numbers."""
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text} is not a part; give it as 3/8")
+    return int(part), int(parts)
 
 
 def _whole(
@@ -131,29 +160,37 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
-def _rooms(options: argparse.Namespace) -> Source:
-    return Rooms(options.images, options.size, options.seed)
+def check_build(words: Sequence[str]) -> None:
+    """Check what stands behind `python -m shards build` before a job does it. Raises ShardsError."""
+    options = _parser().parse_args(["build", *words])
+    if options.part or options.merge or options.overwrite:
+        raise ShardsError(
+            "--part and --merge are the launcher's, and --overwrite is not for parts; leave them out"
+        )
+    cut = plan_cut(**_cut_settings(options))
+    find_built(_source(options), options.out, cut)
 
 
-def _digits(options: argparse.Namespace) -> Source:
-    return Digits()
-
-
-def _folder(options: argparse.Namespace) -> Source:
-    return Folder(options.pictures)
-
-
-def _build(options: argparse.Namespace) -> int:
-    settings = {
+def _cut_settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {
         "size": options.size,
         "encoding": options.encoding,
         "quality": options.quality,
         "shard_images": options.shard_images,
         "block_samples": options.block_images,
+        "resize": options.resize,
     }
+
+
+def _build(options: argparse.Namespace) -> int:
+    settings = _cut_settings(options)
     cut = plan_cut(**settings)
-    source: Source = options.source(options)
+    source = _source(options)
+    if options.part or options.merge is not None:
+        return _build_parts(options, source, cut)
     if not options.overwrite and (found := find_built(source, options.out, cut)):
+        if not has_sheet(options.out):  # of a build that was stopped between index and sheet
+            write_sheet(options.out, found)
         print(f"already built: {found.samples} images in {redact(options.out)}")
         return 0
     index = build(
@@ -165,11 +202,38 @@ def _build(options: argparse.Namespace) -> int:
         progress=True,
         on_failures=_print_failures,
     )
+    _print_built(options, index)
+    return 0
+
+
+def _source(options: argparse.Namespace) -> Source:
+    source: Source = options.source(options)
+    return source if options.shuffle is None else Shuffled(source, options.shuffle)
+
+
+def _build_parts(options: argparse.Namespace, source: Source, cut: Cut) -> int:
+    if options.overwrite:
+        raise ShardsError(
+            "--overwrite is not for parts, which do not know of each other; remove the dataset first"
+        )
+    if options.merge is not None:
+        index = merge(source, options.out, cut, parts=options.merge, on_failures=_print_failures)
+        _print_built(options, index)
+        return 0
+    part, parts = options.part
+    built = build_part(
+        source, options.out, cut, part=part, parts=parts, workers=options.workers, progress=True
+    )
+    print(f"built: part {part} of {parts}, {built} shards in {redact(options.out)}")
+    return 0
+
+
+def _print_built(options: argparse.Namespace, index: indexes.Index) -> None:
+    write_sheet(options.out, index)
     print(
         f"built: {index.samples} images, {len(index.shards)} shards ({index.bytes:,} bytes) "
         f"in {redact(options.out)}"
     )
-    return 0
 
 
 def _print_failures(failures: Sequence[Failure]) -> None:
@@ -183,7 +247,13 @@ def _print_failures(failures: Sequence[Failure]) -> None:
 
 
 def _index(options: argparse.Namespace) -> int:
-    index = reindex(options.url, block_samples=options.block_images)
+    with tqdm(unit=" images", disable=not sys.stderr.isatty()) as bar:
+        index = reindex(
+            options.url,
+            block_samples=options.block_images,
+            dali=options.dali,
+            on_shard=lambda shard: bar.update(shard.samples),
+        )
     print(f"indexed: {index.samples} images in {len(index.shards)} shards")
     return 0
 
@@ -216,6 +286,12 @@ def _copy(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(options: argparse.Namespace) -> int:
+    report = bench(options.url, seconds=options.seconds, requests=options.requests, threads=options.threads)
+    print("\n".join(limit.lines(report)))
+    return 0
+
+
 def _info(options: argparse.Namespace) -> int:
     print(redact(describe(options.url, indexes.load(options.url))))
     return 0
@@ -225,8 +301,16 @@ def _cat(options: argparse.Namespace) -> int:
     pixels, meta = read_sample(options.url, indexes.load(options.url), position=options.sample)
     out = options.out or f"sample-{options.sample}.png"
     store.write_bytes(str(Path(out).absolute()), encode(pixels, "png"))
-    print(json.dumps(meta, sort_keys=True, ensure_ascii=False))
+    print(_printable(meta))
     return 0
+
+
+def _printable(meta: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(meta, sort_keys=True, ensure_ascii=False)
+    except RecursionError as error:
+        raise ShardsError("the JSON of this sample is nested too deeply to be printed") from error
+    return text.encode(errors="backslashreplace").decode()
 
 
 if __name__ == "__main__":

@@ -8,14 +8,15 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,14 @@ from tqdm import tqdm
 
 from shards import index as indexes
 from shards import store
-from shards.blocks import BlockTable, default_block_samples
+from shards.blocks import default_block_samples
 from shards.cut import Cut, Failure, cut_shard, record_bytes, shard_name
 from shards.errors import ShardsError
 from shards.format import ENCODINGS, compact_json
 from shards.index import Index, Shard
+from shards.resize import WAYS, load_cv2
 from shards.sources import Source
+from shards.stored import Stored, load_marks, save_mark, sweep
 
 SHARD_IMAGES = 2048
 SHARD_PIXEL_BYTES = 2**29
@@ -38,16 +41,6 @@ FAILURES_NAME = "failures.json"
 QUALITY = 90
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a worker hands back; the bytes themselves stay with it. `shard` is None where it was empty."""
-
-    shard: Shard | None
-    blocks: BlockTable
-    items: int
-    failures: list[Failure]
-
-
 def plan_cut(
     *,
     size: int = 64,
@@ -55,20 +48,26 @@ def plan_cut(
     quality: int = QUALITY,
     shard_images: int | None = None,
     block_samples: int | None = None,
+    resize: str = "area",
 ) -> Cut:
     """The cut that these settings ask for. Raises ShardsError for one that is out of range."""
     low, high = indexes.IMAGE_SIZES
-    _check_range("size", size, low, high)
+    check_range("size", size, low, high)
     if encoding not in ENCODINGS:
         raise ShardsError(f"encoding={encoding!r} is not known; choose one of {', '.join(ENCODINGS)}")
-    _check_range("quality", quality, 1, 100)
+    check_range("quality", quality, 1, 100)
     if shard_images is None:
         shard_images = max(1, min(SHARD_IMAGES, SHARD_PIXEL_BYTES // (size * size * 3)))
     if block_samples is None:
         block_samples = default_block_samples(size)
-    _check_range("shard_images", shard_images, 1, 10**6)
-    _check_range("block_samples", block_samples, 1, 10**6)
-    return Cut(size, encoding, quality if encoding in ("jpg", "webp") else None, shard_images, block_samples)
+    check_range("shard_images", shard_images, 1, 10**6)
+    check_range("block_samples", block_samples, 1, 10**6)
+    if resize not in WAYS:
+        raise ShardsError(f"resize={resize!r} is not known; choose one of {', '.join(WAYS)}")
+    if resize == "cv2_linear":
+        load_cv2("resize=cv2_linear")
+    lossy = quality if encoding in ("jpg", "webp") else None
+    return Cut(size, encoding, lossy, shard_images, block_samples, resize)
 
 
 def find_built(source: Source, out_url: str, cut: Cut) -> Index | None:
@@ -76,7 +75,7 @@ def find_built(source: Source, out_url: str, cut: Cut) -> Index | None:
     if not store.exists(store.join(out_url, indexes.INDEX_NAME)):
         return None
     found = indexes.load(out_url)
-    wanted = _settings(source, cut)
+    wanted = settings_of(source, cut)
     for name in sorted(found.source.keys() | wanted.keys(), key=lambda name: (name != "source", name)):
         old, new = found.source.get(name), wanted.get(name)
         if old != new:
@@ -96,6 +95,7 @@ def build(
     quality: int = QUALITY,
     shard_images: int | None = None,
     block_samples: int | None = None,
+    resize: str = "area",
     workers: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -107,40 +107,76 @@ def build(
     `workers` start processes by spawn, so a script that calls this needs `if __name__ == "__main__"`.
     """
     cut = plan_cut(
-        size=size, encoding=encoding, quality=quality, shard_images=shard_images, block_samples=block_samples
+        size=size,
+        encoding=encoding,
+        quality=quality,
+        shard_images=shard_images,
+        block_samples=block_samples,
+        resize=resize,
     )
-    _check_range("workers", 1 if workers is None else workers, 1, 4096)
+    check_range("workers", 1 if workers is None else workers, 1, 4096)
     store.make_folder(out_url)
     if overwrite:
         store.remove(store.join(out_url, indexes.INDEX_NAME))
+        sweep(out_url)
     elif found := find_built(source, out_url, cut):
+        sweep(out_url)  # of a build that was stopped with its last breath
         return found
-    stored = _run(source, out_url, cut, workers=workers or os.cpu_count() or 1, progress=progress)
+    shards = range(shards_of(source, cut))
+    stored = store_shards(source, out_url, cut, shards=shards, workers=workers, progress=progress)
+    return finish(source, out_url, cut, stored=stored, on_failures=on_failures)
+
+
+def shards_of(source: Source, cut: Cut) -> int:
+    """The number of shards that a source is cut into, empty ones too."""
+    return -(-source.samples // cut.shard_images)
+
+
+def store_shards(
+    source: Source, out_url: str, cut: Cut, *, shards: range, workers: int | None, progress: bool
+) -> list[Stored]:
+    """Cut and store `shards`, in order, with a bar that counts images where stderr is a terminal.
+
+    Those that a stopped build has done are not cut again.
+    """
+    work = partial(_store_shard, source, out_url, cut, settings_of(source, cut))
+    done = load_marks(out_url, shards, settings_of(source, cut), cut)
+    left = [shard for shard in shards if shard not in done]
+    stored = []
+    hidden = not (progress and sys.stderr.isatty())
+    # A job of a cluster may have fewer CPUs than its machine.
+    workers = workers or len(os.sched_getaffinity(0))
+    images = min(source.samples, shards.stop * cut.shard_images) - shards.start * cut.shard_images
+    with (
+        closing(_results(work, left, min(workers, len(left)), out_url)) as results,
+        tqdm(total=images, unit=" images", disable=hidden, smoothing=0.1) as bar,
+    ):
+        for shard in shards:
+            stored.append(done[shard] if shard in done else next(results))
+            bar.update(stored[-1].items)
+    return stored
+
+
+def finish(
+    source: Source,
+    out_url: str,
+    cut: Cut,
+    *,
+    stored: list[Stored],
+    on_failures: Callable[[Sequence[Failure]], None] | None = None,
+) -> Index:
+    """Write down what failed, then the index of all shards."""
     failures = [failure for result in stored for failure in result.failures]
     _write_failures(out_url, failures)
     if failures and on_failures:
         on_failures(failures)
-    return _write_index(source, out_url, cut, stored)
-
-
-def _run(source: Source, out_url: str, cut: Cut, *, workers: int, progress: bool) -> list[Stored]:
-    """All shards, in order, with a bar that counts images where stderr is a terminal."""
-    shards = range(-(-source.samples // cut.shard_images))
-    work = partial(_store_shard, source, out_url, cut)
-    stored = []
-    hidden = not (progress and sys.stderr.isatty())
-    with (
-        closing(_results(work, shards, min(workers, len(shards)), out_url)) as results,
-        tqdm(total=source.samples, unit=" images", disable=hidden, smoothing=0.1) as bar,
-    ):
-        for result in results:
-            stored.append(result)
-            bar.update(result.items)
-    return stored
+    index = _write_index(source, out_url, cut, stored)
+    sweep(out_url)
+    return index
 
 
 def _results(
-    work: Callable[[int], Stored], shards: range, workers: int, out_url: str
+    work: Callable[[int], Stored], shards: Sequence[int], workers: int, out_url: str
 ) -> Generator[Stored, None, None]:
     """`work` done for each shard, in order; spawned, because fsspec's threads do not survive a fork."""
     if workers <= 1 or out_url.startswith("memory:"):  # memory is each process's own
@@ -150,11 +186,11 @@ def _results(
     pool = ProcessPoolExecutor(
         workers,
         mp_context=get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=_start_worker,
+        initargs=(work,),
     )
     try:
-        yield from pool.map(work, shards)
+        yield from pool.map(_do, shards)
     except BrokenProcessPool as error:
         raise ShardsError(
             f"one of {workers} workers was killed, perhaps for lack of memory; try fewer --workers"
@@ -163,15 +199,38 @@ def _results(
         pool.shutdown(cancel_futures=True)
 
 
-def _store_shard(source: Source, out_url: str, cut: Cut, shard: int) -> Stored:
-    """Cut one shard and store it."""
+_WORK: list[Callable[[int], Stored]] = []
+"""What this worker process does; handed over once, because a source of millions of keys is large."""
+
+
+def _start_worker(work: Callable[[int], Stored]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    _WORK[:] = [work]
+
+
+def _leave_with_parent() -> None:
+    """A killed parent takes its workers along, which would wait for it for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _do(shard: int) -> Stored:
+    return _WORK[0](shard)
+
+
+def _store_shard(source: Source, out_url: str, cut: Cut, settings: dict[str, Any], shard: int) -> Stored:
+    """Cut one shard, store it, and leave the mark that it is done."""
     made = cut_shard(source, cut, shard=shard)
-    items = made.samples + len(made.failures)
-    if not made.samples:
-        return Stored(None, made.blocks, items, made.failures)
-    store.write_bytes(store.join(out_url, shard_name(shard)), made.data)
-    entry = Shard(shard_name(shard), made.samples, len(made.data), made.sha256)
-    return Stored(entry, made.blocks, items, made.failures)
+    entry = None
+    if made.samples:
+        store.write_bytes(store.join(out_url, shard_name(shard)), made.data)
+        entry = Shard(shard_name(shard), made.samples, len(made.data), made.sha256)
+    result = Stored(entry, made.blocks, made.samples + len(made.failures), made.failures)
+    save_mark(out_url, shard, settings, result)
+    return result
 
 
 def _write_failures(out_url: str, failures: list[Failure]) -> None:
@@ -188,12 +247,13 @@ def _write_failures(out_url: str, failures: list[Failure]) -> None:
 def _write_index(source: Source, out_url: str, cut: Cut, stored: list[Stored]) -> Index:
     shards = tuple(result.shard for result in stored if result.shard)
     if not shards:
+        sweep(out_url)
         raise ShardsError(
             f"none of the {source.samples} pictures is usable; see {FAILURES_NAME} in {out_url}"
         )
     names = {shard.name for shard in shards}
     for name in store.sizes(out_url):
-        if re.fullmatch(r"shard-\d{6}\.tar", name) and name not in names:
+        if re.fullmatch(r"shard-\d{6}\.(tar|idx)", name) and name not in names:
             store.remove(store.join(out_url, name))  # of a build that was stopped or overwritten
     index = Index(
         version=indexes.VERSION,
@@ -204,16 +264,18 @@ def _write_index(source: Source, out_url: str, cut: Cut, stored: list[Stored]) -
         classes=source.classes,
         shards=shards,
         blocks_sha256="",
-        source=_settings(source, cut),
+        source=settings_of(source, cut),
     )
     return indexes.save(out_url, index, np.concatenate([result.blocks for result in stored]))
 
 
-def _settings(source: Source, cut: Cut) -> dict[str, Any]:
+def settings_of(source: Source, cut: Cut) -> dict[str, Any]:
+    """What tells this build from another, as the index has it."""
     return source.settings() | cut.settings()
 
 
-def _check_range(name: str, value: int, low: int, high: int) -> None:
+def check_range(name: str, value: int, low: int, high: int) -> None:
+    """Raises ShardsError for a number outside `[low, high]`."""
     if not low <= value <= high:
         raise ShardsError(f"{name}={value} is outside [{low}, {high}]; give one inside")
 

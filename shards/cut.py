@@ -11,6 +11,7 @@ from shards.blocks import BlockTable, cut_blocks
 from shards.errors import ImageError, ShardsError
 from shards.format import NPY_HEADER_BYTES, TAR_BLOCK, meta_json, pack_record, padding, tar_end
 from shards.images import decode, encode, to_square
+from shards.resize import to_square_cv2
 from shards.sources import Item, Source
 
 
@@ -24,10 +25,11 @@ class Cut:
     """Of jpg and webp; None for the others, which lose nothing."""
     shard_images: int
     block_samples: int
+    resize: str = "area"
 
     def settings(self) -> dict[str, Any]:
-        """The cut as JSON, for the index."""
-        return asdict(self)
+        """The cut as JSON, for the index; the usual way of resizing goes without saying."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("resize", "area")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +71,30 @@ def cut_shard(source: Source, cut: Cut, *, shard: int) -> CutShard:
     for position in range(first, min(first + cut.shard_images, source.samples)):
         name = f"position {position}"
         try:
-            item = source.item(position)
-            name = item.name
-            record = pack_sample(item, cut, position=position, meta_bytes=source.meta_bytes)
+            found = source.item(position)
+            items = found if isinstance(found, tuple) else (found,)
+            name = items[0].name
+            packed = [
+                pack_sample(item, cut, position=position, meta_bytes=source.meta_bytes, number=number)
+                for number, item in enumerate(items)
+            ]
         except (ImageError, OSError) as error:
             failures.append(_failure(position, name, error))
             continue
-        records.append(record)
-        stops.append(len(record) + (stops[-1] if stops else 0))
+        for record in packed:
+            records.append(record)
+            stops.append(len(record) + (stops[-1] if stops else 0))
     if not records:
         return CutShard(b"", 0, cut_blocks(b"", [], cut.block_samples), failures)
-    body = b"".join(records)
-    blocks = cut_blocks(body, stops, cut.block_samples)
-    return CutShard(body + tar_end(len(body)), len(records), blocks, failures)
+    data = b"".join([*records, tar_end(stops[-1])])
+    return CutShard(data, len(records), cut_blocks(data, stops, cut.block_samples), failures)
 
 
-def pack_sample(item: Item, cut: Cut, *, position: int, meta_bytes: int) -> bytes:
-    """The tar bytes of one item: its image, then its JSON. Raises ImageError."""
+def pack_sample(item: Item, cut: Cut, *, position: int, meta_bytes: int, number: int = 0) -> bytes:
+    """The tar bytes of one item, the `number`-th at its position: image, then JSON. Raises ImageError."""
     pixels = decode(item.image) if isinstance(item.image, bytes) else item.image
-    image = encode(to_square(pixels, cut.size), cut.encoding, quality=cut.quality or 0)
+    square = to_square_cv2 if cut.resize == "cv2_linear" else to_square
+    image = encode(square(pixels, cut.size), cut.encoding, quality=cut.quality or 0)
     meta = dict(item.meta or {}) | {"name": item.name}
     if item.label is not None:
         meta["label"] = item.label
@@ -96,7 +103,8 @@ def pack_sample(item: Item, cut: Cut, *, position: int, meta_bytes: int) -> byte
     text = meta_json(meta, pad_bytes=pad_bytes)
     if pad_bytes and len(text) > pad_bytes:
         raise ShardsError(f"{item.name}: its JSON takes {len(text)} bytes, the source promised {meta_bytes}")
-    return pack_record(f"{position:08d}", [(cut.encoding, image), ("json", text)])
+    key = f"{position:08d}-{number}" if number else f"{position:08d}"
+    return pack_record(key, [(cut.encoding, image), ("json", text)])
 
 
 def record_bytes(size: int, meta_bytes: int) -> int:

@@ -6,15 +6,16 @@ record equally long, so that a block of samples is one strided array. Kept out: 
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 from shards.errors import ShardsError
+from shards.tar import TAR_BLOCK as TAR_BLOCK
+from shards.tar import Buffer as Buffer
+from shards.tar import Member, walk
+from shards.tar import padding as padding
 
-Buffer: TypeAlias = bytes | memoryview
-
-TAR_BLOCK = 512
 TAR_END_MULTIPLE = 10240  # what `tar` itself pads to, so that it reads ours without a word
 NPY_HEADER_BYTES = 128
 PIXELS_OFFSET = TAR_BLOCK + NPY_HEADER_BYTES
@@ -30,19 +31,30 @@ class Record:
     """One sample: `members` by extension, and the bytes `[start, stop)` of the data it was parsed from."""
 
     key: str
-    members: dict[str, memoryview]
+    members: dict[str, Buffer]
     start: int = 0
     stop: int = 0
 
-    def image(self) -> tuple[str, memoryview] | None:
-        """The encoding and bytes of the first image member, if there is one."""
-        for extension, data in self.members.items():
-            if encoding := IMAGE_EXTENSIONS.get(extension.lower()):
-                return encoding, data
-        return None
+    def image(self) -> tuple[str, Buffer] | None:
+        """The encoding and bytes of the picture: the first image member.
+
+        One whose extension is only an image's (`jpg`) goes before one that ends so (`seg.png`).
+        """
+        extension = picture_extension(self.members)
+        return (_encoding(extension), self.members[extension]) if extension else None
 
     def meta(self) -> dict[str, Any]:
-        """The `.json` member ("name", "label" and the source's own); empty without one."""
+        """The `.json` member ("name", "label" and the source's own), empty without one.
+
+        Its "label" is the whole number in the `.cls` member where the json has none.
+        """
+        found = self._json()
+        label = bytes(self.members.get("cls", b"")).strip()
+        if label.isdigit() and len(label) < 16:
+            found.setdefault("label", int(label))
+        return found
+
+    def _json(self) -> dict[str, Any]:
         if "json" not in self.members:
             return {}
         try:
@@ -54,9 +66,15 @@ class Record:
         return found
 
 
-def padding(length: int) -> int:
-    """The zero bytes after a member of `length` bytes."""
-    return -length % TAR_BLOCK
+def picture_extension(extensions: Iterable[str]) -> str | None:
+    """Which of a sample's members is its picture; None where none is."""
+    found = [extension for extension in extensions if _encoding(extension)]
+    return next((extension for extension in found if extension in IMAGE_EXTENSIONS), next(iter(found), None))
+
+
+def _encoding(extension: str) -> str:
+    """The encoding of members with this extension, empty where it is not an image's."""
+    return IMAGE_EXTENSIONS.get(extension.rpartition(".")[2], "")
 
 
 def tar_header(name: str, length: int) -> bytes:
@@ -120,34 +138,33 @@ def tar_end(length: int) -> bytes:
 def parse_records(data: Buffer, *, where: str = "tar") -> list[Record]:
     """The samples of a whole tar or of any run of whole records; members are views into `data`.
 
-    Neighbouring members whose names agree up to the first dot are one sample. Raises ShardsError on a
-    damaged or short header, a short member, a link, or a name that leaves the folder.
+    Neighbouring members whose names agree up to the first dot are one sample. Raises ShardsError as
+    `shards.tar.walk` does, and where a sample has two members of one extension.
     """
     view = memoryview(data)
     records: list[Record] = []
-    at = start = 0
-    while at < len(view):
-        header = bytes(view[at : at + TAR_BLOCK])
-        if not any(header):
-            _check_end(view[at:], where)
-            break
-        kind, name, length = _parse_header(header, f"{where}: byte {at}")
-        body = at + TAR_BLOCK
-        at = body + length + padding(length)
-        if at > len(view):
-            raise ShardsError(
-                f"{where}: {name!r} ends at byte {at} but only {len(view)} are there; it is cut short"
-            )
-        if kind in b"xg":
-            _check_pax(bytes(view[body : body + length]), where)
-        elif kind in b"0\0":
-            _add_member(records, name, view[body : body + length], start, at, where)
-            start = at
-        elif kind != b"5":
-            raise ShardsError(
-                f"{where}: {name!r} is a link or a special file (type {kind!r}); only files are read"
-            )
+    start = 0
+    for member in walk(lambda first, last: view[first:last], len(view), where=where):
+        if not member.key:  # of no sample; its bytes go with the one before
+            if records:
+                records[-1] = replace(records[-1], stop=member.stop)
+                start = member.stop
+            continue
+        body = view[member.body : member.body + member.length]
+        if records and records[-1].key == member.key:
+            check_new(member, records[-1].members, where)
+            members = records[-1].members | {member.extension: body}
+            records[-1] = replace(records[-1], members=members, stop=member.stop)
+        else:
+            records.append(Record(member.key, {member.extension: body}, start, member.stop))
+        start = member.stop
     return records
+
+
+def check_new(member: Member, others: Mapping[str, object], where: str) -> None:
+    """Raise ShardsError where the sample of `member` already has one of its extension."""
+    if member.extension in others:
+        raise ShardsError(f"{where}: {member.name!r} is there twice in one sample")
 
 
 def image_members(data: Buffer) -> list[memoryview] | None:
@@ -159,77 +176,20 @@ def image_members(data: Buffer) -> list[memoryview] | None:
     found: list[memoryview] = []
     at, total, sample = 0, len(view), b""
     while at < total:
-        header = bytes(view[at : at + TAR_BLOCK])
-        key, _, extension = header[: header.find(b"\0")].partition(b".")
-        digits = header[124:135]
-        plain = header[156:157] == b"0" and digits.isdigit()
-        if not plain or (extension in _PLAIN_IMAGES) == (key == sample) or extension not in _PLAIN:
+        body = at + TAR_BLOCK
+        name, kind = bytes(view[at : at + 100]), bytes(view[at + 124 : at + 157])
+        key, _, rest = name.partition(b".")
+        extension, digits = rest.partition(b"\0")[0], kind[:11]
+        if kind[32:] != b"0" or not digits.isdigit():
             return None
-        length, sample = int(digits, 8), key
-        if extension != b"json":
-            found.append(view[at + TAR_BLOCK : at + TAR_BLOCK + length])
-        at += TAR_BLOCK + length + padding(length)
+        stop = body + int(digits, 8)
+        if key != sample and extension in _PLAIN_IMAGES:
+            found.append(view[body:stop])
+            sample = key
+        elif key != sample or extension != b"json":
+            return None
+        at = stop + -stop % TAR_BLOCK
     return found if at == total else None
 
 
 _PLAIN_IMAGES = {extension.encode() for extension in IMAGE_EXTENSIONS}
-_PLAIN = _PLAIN_IMAGES | {b"json"}
-
-
-def _parse_header(header: bytes, where: str) -> tuple[bytes, str, int]:
-    if len(header) < TAR_BLOCK:
-        raise ShardsError(f"{where}: {len(header)} bytes where a tar header of 512 belongs; it is cut short")
-    if header[257:262] != b"ustar":
-        raise ShardsError(f"{where}: no tar header here (no ustar mark); the file is damaged or no tar")
-    if _octal(header[148:156], where) != sum(header) - sum(header[148:156]) + 8 * 0x20:
-        raise ShardsError(f"{where}: the tar header does not match its checksum; the file is damaged")
-    name = header[:100].rstrip(b"\0")
-    if header[257:263] == b"ustar\0" and header[345]:
-        name = header[345:500].rstrip(b"\0") + b"/" + name
-    return header[156:157], _safe_name(name, where), _octal(header[124:136], where)
-
-
-def _octal(field: bytes, where: str) -> int:
-    digits = field.strip(b" \0")
-    if not digits or digits.strip(b"01234567"):
-        raise ShardsError(f"{where}: {field!r} in the tar header is no octal number; the file is damaged")
-    return int(digits, 8)
-
-
-def _safe_name(raw: bytes, where: str) -> str:
-    try:
-        name = raw.decode()
-    except UnicodeDecodeError as error:
-        raise ShardsError(f"{where}: the member name {raw!r} is not UTF-8") from error
-    if not name or name.startswith("/") or ".." in name.split("/") or set(name) & set("\\\0"):
-        raise ShardsError(f"{where}: refusing the member name {name!r}: it is empty or leaves its folder")
-    return name
-
-
-def _check_end(rest: memoryview, where: str) -> None:
-    if bytes(rest).strip(b"\0"):
-        raise ShardsError(
-            f"{where}: there are bytes after the end of the tar; the file is damaged or two were joined"
-        )
-
-
-def _check_pax(body: bytes, where: str) -> None:
-    if b" path=" in body or b" size=" in body:
-        raise ShardsError(
-            f"{where}: member names over 100 bytes (PAX) are not read; write the tar with short names"
-        )
-
-
-def _add_member(
-    records: list[Record], name: str, data: memoryview, start: int, stop: int, where: str
-) -> None:
-    folder, _, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    key = f"{folder}/{stem}" if folder else stem
-    members: dict[str, memoryview] = {}
-    if records and records[-1].key == key:
-        previous = records.pop()
-        start, members = previous.start, previous.members
-        if extension in members:
-            raise ShardsError(f"{where}: {name!r} is there twice in one sample")
-    records.append(Record(key, members | {extension: data}, start, stop))

@@ -67,14 +67,15 @@ def decode_into(data: Buffer, out: Pixels) -> None:
 
     Raises ImageError where the picture is damaged or declares another size, before it is decoded.
     """
-    height, width = out.shape[:2]
     start = bytes(data[:6])
+    if start[:3] == JPEG_START:
+        _decode_jpeg_into(data, out)
+        return
+    height, width = out.shape[:2]
     if start == NPY_START:
         if bytes(data[:NPY_HEADER_BYTES]) != npy_header(height) or len(data) != NPY_HEADER_BYTES + out.size:
             raise ImageError(f"the .npy is no uint8 array of shape {out.shape}", "wrong size")
         out[...] = np.frombuffer(data, np.uint8, offset=NPY_HEADER_BYTES).reshape(out.shape)
-    elif start[:3] == JPEG_START:
-        _decode_jpeg_into(data, out)
     else:
         with _open(data) as picture:
             _check_size((picture.height, picture.width), (height, width))

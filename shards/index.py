@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from shards import schema, store
 from shards.blocks import BlockTable, block_sum, lie_end_to_end, pack_blocks, parse_blocks
 from shards.errors import DamagedError, MissingError, ShardsError
-from shards.format import ENCODINGS, TAR_BLOCK, compact_json
+from shards.format import ENCODINGS, PIXELS_OFFSET, TAR_BLOCK, compact_json
 
 VERSION = 1
 INDEX_NAME = "index.json"
 BLOCKS_NAME = "blocks.npy"
 IMAGE_SIZES = (4, 1024)
 """The smallest and the largest image side, in pixels."""
+
+MAX_BLOCK_SAMPLES = 10**6
 
 SHARD_NAME = r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*\.tar"
 SHA256 = r"[0-9a-f]{64}"
@@ -115,22 +117,34 @@ def parse(fields: Mapping[str, Any], where: str) -> Index:
         version=version,
         encoding=schema.text(fields, "encoding", where, pattern="|".join(ENCODINGS)),
         image_size=schema.whole_number(fields, "image_size", where, low=size_low, high=size_high),
-        block_samples=schema.whole_number(fields, "block_samples", where, low=1),
+        block_samples=schema.whole_number(fields, "block_samples", where, low=1, high=MAX_BLOCK_SAMPLES),
         record_bytes=schema.whole_number(fields, "record_bytes", where),
         classes=schema.texts(fields, "classes", where),
-        shards=tuple(_shard(entry, where) for entry in schema.items(fields, "shards", where)),
+        shards=tuple(parse_shard(entry, where) for entry in schema.items(fields, "shards", where)),
         blocks_sha256=schema.text(fields, "blocks_sha256", where, pattern=SHA256),
-        source=schema.as_object(fields.get("source"), "source", where),
+        source=schema.plain_object(fields, "source", where),
     )
     names = {shard.name for shard in index.shards}
     if not names or len(names) != len(index.shards):
         raise ShardsError(
             f"{where}: {len(index.shards)} shards with {len(names)} names; run: python -m shards index"
         )
+    _check_record(index, where)
     return index
 
 
-def _shard(entry: object, where: str) -> Shard:
+def _check_record(index: Index, where: str) -> None:
+    """Only plain `.npy` pictures lie at one place in records of one length."""
+    wrong = index.encoding != "npy" or index.record_bytes % TAR_BLOCK
+    if index.record_bytes and (wrong or index.record_bytes < PIXELS_OFFSET + 3 * index.image_size**2):
+        raise ShardsError(
+            f"{where}: records of {index.record_bytes} bytes for {index.encoding} of {index.image_size} x "
+            f"{index.image_size} pixels; the file is damaged or not ours"
+        )
+
+
+def parse_shard(entry: object, where: str) -> Shard:
+    """The shard that `entry`, read from `where`, describes."""
     fields = schema.as_object(entry, "a shard", where)
     length = schema.whole_number(fields, "bytes", where)
     # A sample takes a header and a body, so this also bounds what a hostile index can claim.

@@ -11,7 +11,7 @@ from shards import index as indexes
 from shards import store
 from shards.blocks import block_sum
 from shards.errors import ShardsError
-from shards.format import compact_json, parse_records
+from shards.format import Record, compact_json, parse_records
 from shards.images import Pixels, decode_into
 from shards.index import Index
 
@@ -51,7 +51,8 @@ def read_sample(url: str, index: Index, *, position: int) -> tuple[Pixels, dict[
         raise ShardsError(
             f"{where}: block {block} is damaged (its sum differs); run: python -m shards verify {url}"
         )
-    record = parse_records(data, where=where)[within]
+    records = parse_records(data, where=where)
+    record = records[within] if within < len(records) else Record(f"{position}", {})
     image = record.image()
     if image is None:
         raise ShardsError(f"{where}: sample {record.key} has no image; run: python -m shards index {url}")

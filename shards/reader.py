@@ -125,7 +125,13 @@ class Blocks:
             pixels = np.ndarray(shape, np.uint8, data, PIXELS_OFFSET, strides)
             rows.reshape(len(rows), -1)[:] = pixels[positions]
             return []
-        return self._decode_members(block, _members(data, self.url), positions.tolist(), rows)
+        members = _members(data, self.url)
+        if len(members) != self._sizes[block]:
+            raise ShardsError(
+                f"{self.url}: {self.sample_name(block, 0)}: its block has {len(members)} samples, the index "
+                f"says {self._sizes[block]}; run: python -m shards index {self.url}"
+            )
+        return self._decode_members(block, members, positions.tolist(), rows)
 
     def _decode_members(
         self, block: int, members: Sequence[Buffer], positions: list[int], rows: U8
@@ -160,7 +166,7 @@ class Blocks:
 
 def _removed(index: Index, first: Sequence[int]) -> NDArray[np.bool_]:
     """(blocks, samples of the longest): which are marked as removed."""
-    gone = np.zeros((index.blocks, index.block_samples), np.bool_)
+    gone = np.zeros((index.blocks, int(index.block_counts().max())), np.bool_)
     for row, shard in zip(first, index.shards, strict=False):
         blocks, positions = np.divmod(np.asarray(shard.removed, np.int64), index.block_samples)
         gone[row + blocks, positions] = True

@@ -43,6 +43,7 @@ __all__ = [
     "read_range",
     "remove",
     "sizes",
+    "sizes_if_any",
     "write_bytes",
 ]
 
@@ -99,9 +100,20 @@ def sizes(url: str) -> dict[str, int]:
                 found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
         else:
             rows: list[dict[str, Any]] = _ask(url, "ls", detail=True)
-            files = [row for row in rows if row["type"] == "file"]
-            found = {row["name"].rpartition("/")[2]: int(row["size"] or 0) for row in files}
+            files = {row["name"].rpartition("/")[2]: row["size"] for row in rows if row["type"] == "file"}
+            # A web server's listing has names only.
+            found = {
+                name: _size(join(url, name)) if size is None else int(size) for name, size in files.items()
+            }
     return dict(sorted(found.items()))
+
+
+def sizes_if_any(url: str) -> dict[str, int]:
+    """`sizes`, and nothing for a folder that is not there: in a bucket, one without files is none."""
+    try:
+        return sizes(url)
+    except MissingError:
+        return {}
 
 
 def read_bytes(url: str, *, check: Callable[[bytes], bool] | None = None) -> bytes:
@@ -200,6 +212,10 @@ def _ask(url: str, name: str, *, size_bytes: int = 0, **settings: Any) -> Any:
     return patiently(
         lambda seconds: fs.call(name, seconds, path, **settings), LIMITS, counters, size_bytes=size_bytes
     )
+
+
+def _size(url: str) -> int:
+    return int(_ask(url, "info")["size"] or 0)
 
 
 def _read_state(url: str, state: dict[str, Any]) -> bytes | None:

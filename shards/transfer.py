@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from shards import dali, schema, store
 from shards import index as indexes
-from shards import schema, store
-from shards.errors import MissingError, ShardsError
+from shards.errors import ShardsError
 from shards.index import Index, Shard
 
 THREADS = 8
@@ -44,7 +44,8 @@ def copy(
 ) -> Copied:
     """Copy the dataset at `url` to `out_url`. A shard that is there is read and kept if its sha256 is right.
 
-    With `fast` its length is enough. Raises ShardsError where another dataset is, unless `overwrite`.
+    With `fast` its length is enough. Indexes for DALI go with their shards. Raises ShardsError where another
+    dataset is, unless `overwrite`.
     """
     if threads < 1:
         raise ShardsError(f"threads={threads} copies nothing; give 1 or more")
@@ -54,8 +55,8 @@ def copy(
     tables = _read_tables(url, index)
     store.make_folder(out_url)
     stale = _clear(out_url, index, tables[indexes.INDEX_NAME], overwrite=overwrite)
-    there = _sizes(out_url)
-    work = partial(_copy_shard, url, out_url, there, fast=fast)
+    here, there = store.sizes(url), store.sizes_if_any(out_url)
+    work = partial(_copy_shard, url, out_url, here, there, fast=fast)
     copied = []
     with closing(_in_threads(work, index, threads)) as results:
         for shard, new in zip(index.shards, results, strict=True):
@@ -69,12 +70,19 @@ def copy(
     return Copied(len(copied), sum(shard.bytes for shard in copied), len(index.shards) - len(copied))
 
 
-def _copy_shard(url: str, out_url: str, there: Mapping[str, int], shard: Shard, *, fast: bool) -> bool:
+def _copy_shard(
+    url: str, out_url: str, here: Mapping[str, int], there: Mapping[str, int], shard: Shard, *, fast: bool
+) -> bool:
     """Whether the shard had to be copied."""
-    if there.get(shard.name) == shard.bytes and (fast or _sha256(out_url, shard) == shard.sha256):
-        return False
-    store.write_bytes(store.join(out_url, shard.name), _read_shard(url, shard))
-    return True
+    kept = there.get(shard.name) == shard.bytes and (fast or _sha256(out_url, shard) == shard.sha256)
+    name = dali.index_name(shard.name)
+    if not kept:
+        if name in there:
+            store.remove(store.join(out_url, name))
+        store.write_bytes(store.join(out_url, shard.name), _read_shard(url, shard))
+    if name in here and not (kept and fast and there.get(name) == here[name]):
+        store.write_bytes(store.join(out_url, name), store.read_bytes(store.join(url, name)))
+    return not kept
 
 
 def _in_threads(work: Callable[[Shard], bool], index: Index, threads: int) -> Generator[bool, None, None]:
@@ -85,13 +93,6 @@ def _in_threads(work: Callable[[Shard], bool], index: Index, threads: int) -> Ge
         yield from pool.map(work, index.shards)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _sizes(url: str) -> dict[str, int]:
-    try:
-        return store.sizes(url)
-    except MissingError:  # in a bucket, a folder without files is none
-        return {}
 
 
 def _place(url: str) -> str:
@@ -111,18 +112,19 @@ def _read_tables(url: str, index: Index) -> dict[str, bytes]:
 
 
 def _clear(out_url: str, index: Index, wanted: bytes, *, overwrite: bool) -> set[str]:
-    """Take away the index of another dataset; the names of its shards that this one has not."""
+    """Take away the index of another dataset; the names of its files that this one has not."""
     where = store.join(out_url, indexes.INDEX_NAME)
     if not store.exists(where) or store.read_bytes(where) == wanted:
         return set()
     if not overwrite:
         raise ShardsError(f"{out_url} already holds another dataset; choose another place, or --overwrite it")
     try:
-        old = {shard.name for shard in indexes.load(out_url).shards}
+        shards = indexes.load(out_url).shards
     except ShardsError:  # damaged; its shards are nobody's
-        old = set()
+        shards = ()
     store.remove(where)
-    return old - {shard.name for shard in index.shards}
+    old = {shard.name for shard in shards} - {shard.name for shard in index.shards}
+    return old | {dali.index_name(name) for name in old}
 
 
 def _sha256(url: str, shard: Shard) -> str:

@@ -1,20 +1,55 @@
 """Read a dataset back: lengths, sha256 of each shard, sum of each block, and on request every picture.
 
-Kept out: repair. Each finding is a line; shards are read block by block, never whole.
+Kept out: repair. Each finding is a line; shards are read block by block, several at once, never whole.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 
+from shards import dali, store
 from shards import index as indexes
-from shards import store
 from shards.blocks import BlockTable, block_sum
 from shards.errors import ShardsError, StoreError
-from shards.format import Record, parse_records
+from shards.flight import THREADS, in_order
+from shards.format import PIXELS_OFFSET, TAR_BLOCK, Record, npy_header, parse_records
 from shards.images import decode_into
 from shards.index import Index, Shard
+from shards.pieces import PIECE_BYTES
+from shards.tar import walk
+
+MEMORY_BYTES = 2**28
+"""Blocks under way are held whole; fewer are where they are large."""
+
+
+@dataclass(slots=True)
+class _Block:
+    """A block as it was read: `data` is None where it could not be."""
+
+    data: bytes | None
+    findings: list[str]
+    lines: list[str] = field(default_factory=list)
+    """Of its samples in DALI's index, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A shard to verify, its length in storage, and what to look at."""
+
+    url: str
+    index: Index
+    shard: Shard
+    length: int
+    decode: bool
+    dali: bool
+
+    @property
+    def where(self) -> str:
+        return store.join(self.url, self.shard.name)
 
 
 def verify(
@@ -33,35 +68,53 @@ def verify(
             continue
         if found[shard.name] != shard.bytes:
             yield f"{shard.name}: {found[shard.name]} bytes, the index says {shard.bytes}"
-        yield from _verify_shard(url, index, shard, table[first[number] : first[number + 1]], decode=decode)
+        has_dali = dali.index_name(shard.name) in found
+        task = _Shard(url, index, shard, found[shard.name], decode, has_dali)
+        yield from _verify_shard(task, table[first[number] : first[number + 1]], found)
         if on_shard:
             on_shard(shard)
 
 
-def _verify_shard(url: str, index: Index, shard: Shard, rows: BlockTable, *, decode: bool) -> Iterator[str]:
-    where = store.join(url, shard.name)
-    whole = hashlib.sha256()
-    start = 0
-    for block, row in enumerate(rows):
-        start, stop = int(row["offset"]), int(row["offset"]) + int(row["bytes"])
-        try:
-            data = _read_block(where, start, stop, int(row["sum"]))
-        except StoreError as error:
-            yield f"{shard.name}: block {block}: {error}"
-            return
-        whole.update(data)
-        if block_sum(data) != int(row["sum"]):
-            yield f"{shard.name}: block {block} (bytes {start} to {stop}): its sum differs"
-        elif decode:
-            yield from _verify_pictures(data, f"{shard.name}: block {block}", index)
-    start = stop if len(rows) else 0
+def _verify_shard(task: _Shard, rows: BlockTable, found: Mapping[str, int]) -> Iterator[str]:
+    shard, whole, stop = task.shard, hashlib.sha256(), 0
+    lines: list[str] = []
+    threads = max(1, min(THREADS, MEMORY_BYTES // max(1, int(rows["bytes"].max()))))
+    with closing(
+        in_order(lambda number: _verify_block(task, rows, number), range(len(rows)), threads=threads)
+    ) as blocks:
+        for block in blocks:
+            yield from block.findings
+            if block.data is None:
+                return
+            whole.update(block.data)
+            stop += len(block.data)
+            lines += block.lines
     try:
-        whole.update(store.read_range(where, start, shard.bytes))
+        for start in range(stop, shard.bytes, PIECE_BYTES):
+            whole.update(store.read_range(task.where, start, min(start + PIECE_BYTES, shard.bytes)))
     except StoreError as error:
         yield f"{shard.name}: after the last block: {error}"
         return
     if whole.hexdigest() != shard.sha256:
         yield f"{shard.name}: its sha256 differs"
+    elif task.dali:
+        yield from _verify_dali(task, dali.pack(lines), found)
+
+
+def _verify_block(task: _Shard, rows: BlockTable, number: int) -> _Block:
+    row, name = rows[number], f"{task.shard.name}: block {number}"
+    start, stop = int(row["offset"]), int(row["offset"]) + int(row["bytes"])
+    if stop > task.length:
+        return _Block(None, [f"{name}: cannot read bytes {start} to {stop}: there are {task.length}"])
+    try:
+        data = _read_block(task.where, start, stop, int(row["sum"]))
+    except StoreError as error:
+        return _Block(None, [f"{name}: {error}"])
+    if block_sum(data) != int(row["sum"]):
+        return _Block(data, [f"{name} (bytes {start} to {stop}): its sum differs"])
+    samples = min(task.index.block_samples, task.shard.samples - number * task.index.block_samples)
+    findings = list(_verify_pictures(data, name, task.index, samples)) if task.decode else []
+    return _Block(data, findings, _dali_lines(data, name, start) if task.dali else [])
 
 
 def _read_block(where: str, start: int, stop: int, wanted: int) -> bytes:
@@ -72,15 +125,17 @@ def _read_block(where: str, start: int, stop: int, wanted: int) -> bytes:
     return data
 
 
-def _verify_pictures(data: bytes, where: str, index: Index) -> Iterator[str]:
+def _verify_pictures(data: bytes, where: str, index: Index, samples: int) -> Iterator[str]:
     out = np.empty((index.image_size, index.image_size, 3), np.uint8)
     try:
         records = parse_records(data, where=where)
     except ShardsError as error:
         yield str(error)
         return
+    if len(records) != samples:
+        yield f"{where}: {len(records)} samples, the index says {samples}"
     for record in records:
-        if problem := _picture_problem(record, out):
+        if problem := _picture_problem(record, out) or _stride_problem(record, data, index):
             yield f"{where}: sample {record.key}: {problem}"
 
 
@@ -93,3 +148,29 @@ def _picture_problem(record: Record, out: np.ndarray[tuple[int, ...], np.dtype[n
     except ShardsError as error:
         return str(error)
     return None
+
+
+def _stride_problem(record: Record, data: bytes, index: Index) -> str | None:
+    """Whether the pixels lie elsewhere than where an index with a stride sends its readers."""
+    if not index.record_bytes:
+        return None
+    header = data[record.start + TAR_BLOCK : record.start + PIXELS_OFFSET]
+    if record.stop - record.start == index.record_bytes and header == npy_header(index.image_size):
+        return None
+    return f"its pixels are not where records of {index.record_bytes} bytes have them"
+
+
+def _dali_lines(data: bytes, where: str, offset: int) -> list[str]:
+    """The lines of a block in DALI's index; none where there can be none."""
+    members = walk(lambda first, last: data[first:last], len(data), where=where)
+    samples = groupby((member for member in members if member.key), key=lambda member: member.key)
+    try:
+        return [dali.sample_line(sample, where=where, offset=offset) for _, sample in samples]
+    except ShardsError:
+        return []
+
+
+def _verify_dali(task: _Shard, wanted: bytes, found: Mapping[str, int]) -> Iterator[str]:
+    name = dali.index_name(task.shard.name)
+    if found[name] != len(wanted) or store.read_bytes(store.join(task.url, name)) != wanted:
+        yield f"{name}: not the index of {task.shard.name}; run: python -m shards index {task.url} --dali"

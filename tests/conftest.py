@@ -1,4 +1,4 @@
-"""A small drawn dataset that many tests train on, and the object store that some of them need."""
+"""A small drawn dataset that many tests train on, the object store and the Slurm cluster that some need."""
 
 import pytest
 
@@ -10,6 +10,7 @@ from tests.cluster.fixtures import (  # noqa: F401
     object_store,
     s3_folder,
     shared_proxy,
+    slurm,
 )
 
 

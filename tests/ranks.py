@@ -22,7 +22,9 @@ def run_ranks(function: Callable[..., Any], ranks: int, *args: Any, timeout: flo
         port = probe.getsockname()[1]
     answers: Queue[tuple[int, Any, str]] = _context.Queue()
     workers = [
-        _context.Process(target=_work, args=(answers, rank, ranks, port, function, args), daemon=True)
+        _context.Process(
+            target=_work, args=(answers, rank, ranks, port, dict(os.environ), function, args), daemon=True
+        )
         for rank in range(ranks)
     ]
     for worker in workers:
@@ -45,10 +47,12 @@ def _work(
     rank: int,
     ranks: int,
     port: int,
+    variables: dict[str, str],
     function: Callable[..., Any],
     args: Any,
 ) -> None:
-    os.environ |= {
+    # The server that ranks are forked from has the environment of its own start.
+    os.environ |= variables | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(ranks),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import record
+from benchmarks import record, tables
 
 
 def test_a_line_says_what_was_measured_where_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +38,7 @@ def test_the_plain_loop_and_ours_both_step() -> None:
     for make in (_plain, _ours):
         for precision in ("float32", "bfloat16"):
             assert make("tiny16", torch.device("cpu"), 4, precision, 2)() == 8
+
+
+def test_the_page_of_numbers_is_what_the_lines_say() -> None:
+    assert tables.PAGE.read_text(encoding="utf-8") == tables.page(), "run: python -m benchmarks.tables"

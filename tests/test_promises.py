@@ -62,14 +62,14 @@ def test_the_same_run_on_any_number_of_ranks(rooms16: str, tmp_path: Path, rule:
             assert line == pytest.approx(wanted, rel=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("precision", "ranks"), [("float32", 2), ("bfloat16", 2), ("float32", 4)])
 def test_a_run_that_stopped_ends_where_the_unbroken_one_ends(
-    rooms16: str, tmp_path: Path, precision: str
+    rooms16: str, tmp_path: Path, precision: str, ranks: int
 ) -> None:
     more = [f"--train.precision={precision}", "--train.ema_decay=0.9"]
-    run(2, words(rooms16, tmp_path / "unbroken", *more))
-    run(2, words(rooms16, tmp_path / "broken", *more, "--train.steps=7"))
-    run(2, words(rooms16, tmp_path / "broken", *more))
+    run(ranks, words(rooms16, tmp_path / "unbroken", *more))
+    run(ranks, words(rooms16, tmp_path / "broken", *more, "--train.steps=7"))
+    run(ranks, words(rooms16, tmp_path / "broken", *more))
     expected, found = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
     assert found.keys() == expected.keys()
     assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []

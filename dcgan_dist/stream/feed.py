@@ -69,7 +69,9 @@ class Feed:
         self.fetch = Fetch(blocks, requests=requests, window_bytes=prefetch_bytes, cache=cache)
         self._spans = self.fetch.follow(self._all_spans(first_step))
         self._taking = threading.Lock()
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._room = threading.Condition(lock)  # a slot is free again
+        self._ready = threading.Condition(lock)  # the batch that is waited for is there, or never will be
         self._under_way: dict[int, tuple[int, Span]] = {}
         self._error: BaseException | None = None
         self._closed = False
@@ -81,9 +83,9 @@ class Feed:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        with self._changed:
+        with self._room:
             self._closed = True
-            self._changed.notify_all()
+            self._room.notify_all()
         self.fetch.close()
         for thread in self._threads:
             thread.join()
@@ -101,17 +103,17 @@ class Feed:
     def next_batch(self) -> U8:
         """The next step's rows of this rank, (lanes, S, S, 3); valid until the next call."""
         began = time.perf_counter()
-        with self._changed:
+        with self._ready:
             assert self._stop_step is None or self._step + self._started < self._stop_step
             if self._started:
                 self._missing[self._step % len(self._ring)] = len(self.lanes)
                 self._step += 1
-                self._changed.notify_all()
+                self._room.notify_all()
             self._started = True
             slot = self._step % len(self._ring)
-            if not self._changed.wait_for(lambda: self._is_ready(slot), self._warn_after_seconds):
+            if not self._ready.wait_for(lambda: self._is_ready(slot), self._warn_after_seconds):
                 log.warning("%s", self._what_it_waits_for())
-                self._changed.wait_for(lambda: self._is_ready(slot))
+                self._ready.wait_for(lambda: self._is_ready(slot))
             if self._error is not None:
                 raise self._error
         self.waited_seconds += time.perf_counter() - began
@@ -122,7 +124,7 @@ class Feed:
         return self._error is not None or bool(self._missing[slot] == 0)
 
     def _what_it_waits_for(self) -> str:
-        late = [span for at, span in self._under_way.values() if at + span.first <= self._step]
+        late = [span for at, span in list(self._under_way.values()) if at + span.first <= self._step]
         told = f"rank {self.rank} has waited {self._warn_after_seconds:.0f} s for step {self._step}'s data"
         if not late:
             return f"{told} and goes on waiting: data.threads={len(self._threads)} may be too few"
@@ -153,15 +155,15 @@ class Feed:
                 self._serve(span, at + span.first, data)
                 del self._under_way[threading.get_ident()]
         except BaseException as error:
-            with self._changed:
+            with self._ready:
                 self._error = self._error or error
-                self._changed.notify_all()
+                self._ready.notify()
 
     def _serve(self, span: Span, first: int, data: Data) -> None:
         block, found, bad = self._whole_block(span, data)
         stop = first + len(span.samples)
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or stop <= self._step + len(self._ring))
+        with self._room:
+            self._room.wait_for(lambda: self._closed or stop <= self._step + len(self._ring))
             if self._closed:
                 return
         row, low = span.lane - self.lanes.start, first % len(self._ring)
@@ -175,10 +177,12 @@ class Feed:
             bad += self.blocks.decode_into(block, found, wanted, self._ring[slots, row])
         if bad:
             self._tell(bad)
-        with self._changed:
+        with self._ready:
             for slots, _ in pieces:
                 self._missing[slots] -= 1
-            self._changed.notify_all()
+            # The consumer is woken when there is something for it, not for every block.
+            if self._missing[self._step % len(self._ring)] == 0:
+                self._ready.notify()
 
     def _whole_block(self, span: Span, data: Data) -> tuple[int, Buffer, list[str]]:
         """The span's block, or the next whole one, with its bytes, and a line for each sample replaced."""
@@ -207,7 +211,7 @@ class Feed:
 
     def _tell(self, bad: list[str]) -> None:
         """Count and name what was replaced. Raises ShardsError when it is too much."""
-        with self._changed:
+        with self._ready:
             self.replaced += len(bad)
             fresh = [line for line in bad if line not in self._named]
             self._named.update(fresh)

@@ -39,5 +39,5 @@ class Source(Protocol):
     def settings(self) -> dict[str, Any]:
         """What tells this source from another, as JSON; no path of this machine."""
 
-    def item(self, position: int) -> Item:
-        """The picture at `position`. Raises ImageError or OSError where it cannot be had."""
+    def item(self, position: int) -> Item | tuple[Item, ...]:
+        """The picture at `position`, or all that it gives. Raises ImageError or OSError without one."""

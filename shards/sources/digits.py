@@ -1,6 +1,7 @@
 """The 1,797 real handwritten digits that come with scikit-learn: 8 x 8 pixels, grey 0 to 16, ten classes.
 
-Kept out: enlarging them, which the build does.
+They come in no parts; here `train` is 1,097 of them, `validation` 300 and `test` 400, shuffled by numpy's
+RandomState(42). Kept out: enlarging them, which the build does.
 """
 
 import hashlib
@@ -12,15 +13,22 @@ from numpy.typing import NDArray
 from shards.errors import ShardsError
 from shards.sources import Item
 
+PARTS = {"train": slice(0, 1097), "validation": slice(1097, 1397), "test": slice(1397, None)}
+SHUFFLE_SEED = 42
+
 
 class Digits:
-    """The digits in scikit-learn's order."""
+    """All digits in scikit-learn's order, or one of PARTS."""
 
     classes = tuple("0123456789")
     meta_bytes = 64
 
-    def __init__(self) -> None:
-        self._pixels, self._labels = _load()
+    def __init__(self, split: str = "all") -> None:
+        pixels, labels = _load()
+        order = np.arange(len(labels))
+        if split != "all":
+            order = np.random.RandomState(SHUFFLE_SEED).permutation(order)[PARTS[split]]
+        self._pixels, self._labels, self._split = pixels[order], labels[order], split
 
     @property
     def samples(self) -> int:
@@ -30,7 +38,8 @@ class Digits:
     def settings(self) -> dict[str, Any]:
         """What tells this source from another."""
         sums = hashlib.sha256(self._pixels.tobytes() + self._labels.tobytes()).hexdigest()
-        return {"source": "digits", "images": self.samples, "pixels_sha256": sums}
+        split = {} if self._split == "all" else {"split": self._split}
+        return {"source": "digits", "images": self.samples, "pixels_sha256": sums, **split}
 
     def item(self, position: int) -> Item:
         """The digit at `position` as RGB, its label the digit itself."""

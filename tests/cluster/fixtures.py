@@ -1,4 +1,6 @@
-"""Fixtures for any test that wants a real object store: `object_store`, `s3_folder` and `fault_proxy`."""
+"""Fixtures for any test that wants a real object store, `object_store`, `s3_folder` and `fault_proxy`, or a
+real Slurm cluster, `slurm`.
+"""
 
 import os
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from shards import store
 from tests.cluster import objectstore
 from tests.cluster.faultproxy import FaultProxy
 from tests.cluster.objectstore import ObjectStore
+from tests.cluster.slurm import Cluster, slurm_cluster
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +74,14 @@ def _reached(
     yield f"{store_to_reach.url}/{request.node.name}"
     if any(os.environ.get(name) != value for name, value in environment.items()):
         _connected_to.clear()
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    """One cluster of four nodes for the whole session; skips where Slurm is not installed."""
+    pytest.importorskip("submitit", reason="pip install 'dcgan_dist[slurm]'")
+    try:
+        with slurm_cluster() as running:
+            yield running
+    except objectstore.NotInstalledError as error:
+        pytest.skip(str(error))

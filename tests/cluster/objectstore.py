@@ -135,8 +135,8 @@ def object_store() -> Iterator[ObjectStore]:
 @contextmanager
 def _ceph() -> Iterator[ObjectStore]:
     """One monitor, one storage daemon in memory, one gateway, without authentication among them."""
-    with tempfile.TemporaryDirectory(prefix="ceph-") as name, _Servers(Path(name)) as servers:
-        folder, (port, mon_port) = Path(name), _free_ports(2)
+    with tempfile.TemporaryDirectory(prefix="ceph-") as name, Servers(Path(name)) as servers:
+        folder, (port, mon_port) = Path(name), free_ports(2)
         found = ObjectStore("ceph", f"http://127.0.0.1:{port}")
         fsid, osd = str(uuid.uuid4()), str(uuid.uuid4())
         settings = folder / "ceph.conf"
@@ -161,22 +161,22 @@ def _ceph() -> Iterator[ObjectStore]:
 
 @contextmanager
 def _moto() -> Iterator[ObjectStore]:
-    with tempfile.TemporaryDirectory(prefix="moto-") as name, _Servers(Path(name)) as servers:
-        (port,) = _free_ports(1)
+    with tempfile.TemporaryDirectory(prefix="moto-") as name, Servers(Path(name)) as servers:
+        (port,) = free_ports(1)
         servers.start(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port))
         found = ObjectStore("moto", f"http://127.0.0.1:{port}")
         servers.wait_for(found.endpoint)
         yield found
 
 
-class _Servers:
+class Servers:
     """Processes that end when the block does; what they say goes to a log each in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def __enter__(self) -> "_Servers":
+    def __enter__(self) -> "Servers":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -198,7 +198,7 @@ class _Servers:
 
     def start(self, *command: str) -> None:
         """Start `command` in its own process group."""
-        with (self._folder / f"{Path(command[0]).name}.out").open("wb") as log:
+        with (self._folder / f"{Path(command[0]).name}.out").open("ab") as log:
             self._running.append(
                 subprocess.Popen(
                     [sys.executable, "-SE", "-c", LAUNCH, *command],
@@ -229,7 +229,7 @@ class _Servers:
         return "; ".join(log.read_text(errors="replace")[-300:] for log in self._folder.glob("*.out"))
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

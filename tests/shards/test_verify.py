@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from shards.look import read_sample
 from shards.reindex import reindex
 from shards.sources.rooms import Rooms
 from shards.verify import verify
+from tests.cluster.faultproxy import Rule
 
 
 @pytest.fixture
@@ -119,6 +121,38 @@ def test_looking_at_a_damaged_or_absent_sample_is_one_line(dataset):
     change(url, "shard-000000.tar", flip(700))
     with pytest.raises(ShardsError, match=r"block 0 is damaged .* verify"):
         read_sample(url, index, position=0)
+
+
+@pytest.mark.s3
+def test_remote_blocks_are_read_several_at_once_and_findings_keep_their_order(
+    faulty_folder, fault_proxy, tmp_path
+):
+    local = str(tmp_path / "set")
+    build(Rooms(96, 8), local, size=8, shard_images=48, block_samples=2, workers=1)
+    for block in (3, 4, 20):
+        change(local, "shard-000001.tar", flip(2 * block * 2048 + 700))
+    for name in store.sizes(local):
+        store.write_bytes(store.join(faulty_folder, name), store.read_bytes(store.join(local, name)))
+    found = list(verify(local, decode=True))
+    assert [line.split(" (")[0] for line in found[:3]] == [f"shard-000001.tar: block {n}" for n in (3, 4, 20)]
+    fault_proxy.rules(Rule("latency", seconds=0.1))
+    began = time.monotonic()
+    assert list(verify(faulty_folder, decode=True)) == found
+    assert time.monotonic() - began < 48 * 0.1
+
+
+@pytest.mark.s3
+def test_remote_shards_are_indexed_several_at_once(faulty_folder, fault_proxy, tmp_path):
+    local = str(tmp_path / "set")
+    index = build(Rooms(64, 8), local, size=8, shard_images=2, workers=1)
+    for shard in index.shards:
+        store.write_bytes(
+            store.join(faulty_folder, shard.name), store.read_bytes(store.join(local, shard.name))
+        )
+    fault_proxy.rules(Rule("latency", seconds=0.1))
+    began = time.monotonic()
+    assert reindex(faulty_folder).shards == index.shards
+    assert time.monotonic() - began < 32 * 0.1
 
 
 def run(*arguments, folder):

@@ -1,0 +1,101 @@
+"""Two ranks on two cores against one rank on one core, and the collectives and bytes of a step, counted.
+
+The global batch grows with the ranks, as it does on a cluster: 64 images a rank.
+"""
+
+import argparse
+from contextlib import ExitStack
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.ranks import Run, together
+from benchmarks.record import interleaved, ratios, record
+from benchmarks.step import FILTERS_64
+from dcgan_dist.config import Config, Data, Model, Train
+from dcgan_dist.nets import parse_net
+from dcgan_dist.syncbn import BatchNorm
+from dcgan_dist.train import Trainer
+from dcgan_dist.world import World
+
+IMAGES = 64
+
+
+def make_trainer(here: World, net: str, rule: str) -> tuple[Trainer, torch.Tensor]:
+    """A trainer of 64 images on each rank, and a batch for it."""
+    images = IMAGES * here.ranks
+    config = Config(
+        data=Data(batch_images=images),
+        model=Model(net=net),
+        train=Train(update_rule=rule, precision="bfloat16"),  # type: ignore[arg-type]
+    )
+    size = parse_net(net).image_size
+    real = (torch.rand(IMAGES, size, size, 3) * 2 - 1).permute(0, 3, 1, 2)
+    return Trainer(config, here), real
+
+
+def stepping(here: World, net: str, steps: int) -> Run:
+    """Images of all ranks in `steps` steps."""
+    trainer, real = make_trainer(here, net, "both")
+    done = [0]
+
+    def run() -> int:
+        for _ in range(steps):
+            trainer.update(done[0], real)
+            done[0] += 1
+        return steps * IMAGES * here.ranks
+
+    return run
+
+
+def counting(here: World, net: str, rule: str) -> Run:
+    """The collectives of two steps, one for each network under `alternate`."""
+    trainer, real = make_trainer(here, net, rule)
+    for step in range(2):  # the first builds DDP's buckets anew
+        trainer.update(step, real)
+
+    def run() -> int:
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+            for step in range(2, 4):
+                trainer.update(step, real)
+        return sum(event.name == "c10d::allreduce_" for event in seen.events() or ())
+
+    return run
+
+
+def least(net: str, rule: str) -> int:
+    """Collectives of two steps that the mathematics needs: the statistics of each batch norm, forward and
+    backward, each time it runs (none can wait for the next layer), and one sum of gradients per network."""
+    config = Config(model=Model(net=net))
+    trainer = Trainer(config, World(rank=0, ranks=1, device=torch.device("cpu"), group=None))
+    g, d = (sum(isinstance(m, BatchNorm) for m in player.bare.modules()) for player in (trainer.g, trainer.d))
+    # G's update: both networks, there and back. D's: G there; D on real and on fake, there and back.
+    g_update, d_update = 2 * g + 2 * d + 1, g + 4 * d + 1
+    return g_update + d_update if rule == "alternate" else 2 * (g_update + d_update - g)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--net", default=FILTERS_64)
+    parser.add_argument("--steps", type=int, default=2, help="steps a turn")
+    parser.add_argument("--repeats", type=int, default=7)
+    args = parser.parse_args()
+    config = {"net": args.net, "images_per_rank": IMAGES, "precision": "bfloat16"}
+    with ExitStack() as stack:
+        pair = stack.enter_context(together(2, stepping, args.net, args.steps, cores=[[0], [1]]))
+        one = stack.enter_context(together(1, stepping, args.net, args.steps, cores=[[0]]))
+        rates = interleaved({"1_rank": one, "2_ranks": pair}, repeats=args.repeats)
+    for name, values in rates.items():
+        record("scaling", f"scaling/{name}", values, unit="images/s", config=config)
+    gain = ratios(rates["2_ranks"], rates["1_rank"])
+    record("scaling", "scaling/two_ranks_over_one", gain, unit="ratio", config=config)
+    for rule in ("alternate", "both"):
+        with together(2, counting, args.net, rule) as count:
+            found = count() / 2
+        more = config | {"update_rule": rule, "least": least(args.net, rule) / 2}
+        name = "collectives_per_step" if rule == "alternate" else "collectives_per_step_both"
+        record("scaling", f"scaling/{name}", [found], unit="all-reduces", config=more)
+
+
+if __name__ == "__main__":
+    main()

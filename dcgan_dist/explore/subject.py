@@ -1,0 +1,134 @@
+"""What is explored: a run's two networks with batch norm frozen, its data, and what is true of each picture.
+
+G's statistics are frozen over 20 batches of 128 z, D's over 20 batches of 128 real pictures.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dcgan_dist import checkpoint, pictures
+from dcgan_dist.calibrate import calibrate
+from dcgan_dist.checkpoint import CheckpointError
+from dcgan_dist.model import Discriminator, initialise
+from dcgan_dist.nets import parse_net
+from dcgan_dist.sample import Sampler, load
+from dcgan_dist.seeds import seed_for
+from shards import Index, ShardsError, store
+from shards.format import parse_records
+from shards.images import decode_into
+from shards.index import load as load_index
+from shards.reader import Blocks
+
+U8 = NDArray[np.uint8]
+CALIBRATION_BATCHES = 20
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run as the explorations see it; everything random follows from `seed`."""
+
+    run: str
+    sampler: Sampler
+    data: str
+    seed: int = 0
+
+    @property
+    def step(self) -> int:
+        return self.sampler.step
+
+    @property
+    def size(self) -> int:
+        """Pixels of a side."""
+        return self.sampler.generator.net.image_size
+
+    def noise(self, images: int, purpose: str) -> Tensor:
+        """z of the run's distribution, (images, z_size); another purpose, other z."""
+        return self.sampler.noise(images, seed=seed_for(self.seed, purpose))
+
+    def draw(self, z: Tensor) -> U8:
+        """z -> pictures, uint8 (n, S, S, 3)."""
+        return pictures.to_uint8(self.sampler(z))
+
+    @cached_property
+    def index(self) -> Index:
+        """The dataset's. Raises ShardsError where it is not there, or has pictures of another size."""
+        found = load_index(self.data)
+        if found.image_size != self.size:
+            raise ShardsError(
+                f"{self.data} has pictures of {found.image_size} pixels, {self.run} draws {self.size}; "
+                "give --data with a dataset of that size"
+            )
+        return found
+
+    def real(self, images: int) -> U8:
+        """The first pictures of the dataset, at most `images`."""
+        return Blocks(self.data, self.index).first(images)
+
+    def truth(self, images: int) -> tuple[U8, list[dict[str, Any]]]:
+        """The first pictures and what their json says of them."""
+        return read_truth(self.data, self.index, images=images)
+
+    def discriminator(self, *, random_seed: int | None = None) -> Discriminator:
+        """D frozen on real pictures, as trained or freshly initialised. Raises CheckpointError."""
+        config = self.sampler.config
+        net, model = parse_net(config.model.net), config.model
+        d = Discriminator(net, norm_eps=model.norm_eps, variant=model.variant)
+        if random_seed is None:
+            folder = store.join(self.run, "checkpoints")
+            _, parts = checkpoint.read(folder, self.step, only=("d",))
+            checkpoint.load_weights(d, parts.get("d", {}), name="d")
+        else:
+            initialise(d, seed_for(random_seed, "random D"))
+        real = to_tensor(self.real(CALIBRATION_BATCHES * BATCH))
+        calibrate(d, torch.split(real, BATCH))
+        return d.requires_grad_(False)
+
+
+def to_tensor(images: U8) -> Tensor:
+    """uint8 (n, S, S, 3) -> (n, 3, S, S) in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def open_subject(run: str, *, step: int | None = None, data: str | None = None, seed: int = 0) -> Subject:
+    """A run's networks and data. Raises CheckpointError, ConfigError or ShardsError."""
+    sampler = load(run, step=step)
+    sampler.freeze(CALIBRATION_BATCHES)
+    sampler.generator.requires_grad_(False)
+    return Subject(run, sampler, data or sampler.config.data.url, seed)
+
+
+def steps_of(run: str) -> list[int]:
+    """Steps that have a checkpoint. Raises CheckpointError where none has."""
+    found = checkpoint.steps(store.join(run, "checkpoints"))
+    if not found:
+        raise CheckpointError(f"{run} has no whole checkpoint; train it first")
+    return found
+
+
+def read_truth(url: str, index: Index, *, images: int) -> tuple[U8, list[dict[str, Any]]]:
+    """The first `images` kept pictures, uint8 (n, S, S, 3), and the json of each. Raises ShardsError."""
+    size, count = index.image_size, min(images, index.kept)
+    out, metas = np.empty((count, size, size, 3), np.uint8), []
+    for at, (data, meta) in zip(range(count), _records(url, index), strict=False):
+        decode_into(data, out[at])
+        metas.append(meta)
+    return out, metas
+
+
+def _records(url: str, index: Index) -> Iterator[tuple[memoryview, dict[str, Any]]]:
+    blocks = Blocks(url, index)
+    for block in range(len(blocks)):
+        records = parse_records(blocks.read(block), where=url)
+        for position in blocks.kept(block).tolist():
+            image = records[position].image()
+            if image is None:
+                raise ShardsError(f"{url}: {blocks.sample_name(block, position)} has no picture")
+            yield image[1], records[position].meta()

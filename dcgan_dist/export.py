@@ -1,0 +1,210 @@
+"""Hand a generator on: `python -m dcgan_dist.export RUN OUT` writes weights, ONNX, and a model card.
+
+    generator.safetensors  weights and frozen statistics     generator.onnx  z -> picture, any batch
+    config.json            network, noise, batch norm        README.md       the model card
+
+Kept out: the discriminator and the optimisers, which stay in the run's checkpoints.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from safetensors.torch import save as pack_tensors
+from torch import Tensor
+
+from dcgan_dist import pictures
+from dcgan_dist.checkpoint import CheckpointError
+from dcgan_dist.coordinator import versions
+from dcgan_dist.explore.finding import ExploreError
+from dcgan_dist.report.gather import Gathered, gather
+from dcgan_dist.sample import Sampler, load
+from dcgan_dist.settings import ConfigError
+from dcgan_dist.syncbn import BatchNorm
+from shards import ShardsError, store
+from shards.index import load as load_index
+
+CALIBRATION_BATCHES = 20
+SHOWN = 32
+
+
+class ExportError(ValueError):
+    """A generator cannot be handed on in this form."""
+
+
+def tensors(sampler: Sampler) -> dict[str, Tensor]:
+    """Weights, and of every batch norm its frozen mean and variance, by module name."""
+    found = dict(sampler.generator.state_dict())
+    for name, module in sampler.generator.named_modules():
+        if isinstance(module, BatchNorm):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            found |= {f"{name}.running_mean": module.running_mean, f"{name}.running_var": module.running_var}
+    return {name: value.detach().cpu().contiguous() for name, value in found.items()}
+
+
+def to_onnx(sampler: Sampler) -> bytes:
+    """The frozen generator as ONNX: input `z` (n, z_size), output `picture` (n, 3, S, S) in [-1, 1].
+
+    Raises ExportError where the packages for it are not installed.
+    """
+    if not all(find_spec(name) for name in ("onnx", "onnxscript")):
+        raise ExportError("ONNX needs onnx and onnxscript: pip install 'dcgan_dist[onnx]', or give --no-onnx")
+    # The exporter warns of torchvision's operators, which no generator has.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            sampler.generator.cpu().eval(),
+            (torch.zeros(2, sampler.generator.net.z_size),),
+            input_names=["z"],
+            output_names=["picture"],
+            dynamic_shapes={"z": {0: torch.export.Dim("images")}},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    data: bytes = program.model_proto.SerializeToString()
+    return data
+
+
+def settings(sampler: Sampler) -> dict[str, Any]:
+    """What another program needs to draw."""
+    config = sampler.config
+    return {
+        "format": 1,
+        "net": config.model.net,
+        "z_size": sampler.generator.net.z_size,
+        "noise": config.model.noise,
+        "norm_eps": config.model.norm_eps,
+        "image_size": sampler.generator.net.image_size,
+        "image_range": [-1, 1],
+        "image_order": "RGB, channels first",
+        "step": sampler.step,
+        "batch_norm": f"frozen over {CALIBRATION_BATCHES} batches of 128 z",
+        "versions": versions(),
+    }
+
+
+def card(sampler: Sampler, gathered: Gathered) -> str:
+    """The model card: what it is, how it was made, what was measured, what it is not for."""
+    config, weights = sampler.config, sum(p.numel() for p in sampler.generator.parameters())
+    facts = {
+        "Network": f"`{config.model.net}`, {weights:,} weights",
+        "Input": f"z, {sampler.generator.net.z_size} numbers, {config.model.noise}",
+        "Output": f"RGB pictures of {sampler.generator.net.image_size} pixels in [-1, 1]",
+        "Trained on": _data(config.data.url),
+        "Steps": f"{sampler.step:,} of {config.data.batch_images} images, rule {config.train.update_rule}",
+        "Optimiser": f"Adam, learning rate {config.optim.lr:g}, beta1 {config.optim.beta1:g}",
+        "Weights": "exponential mean" if config.train.ema_decay is not None else "as trained",
+        "Seed": str(config.train.seed),
+        "Batch norm": f"frozen over {CALIBRATION_BATCHES} batches of 128 z",
+    }
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    size = sampler.generator.net.z_size
+    kind = "standard_normal((" if config.model.noise == "normal" else "uniform(-1, 1, ("
+    draw = f'{kind}16, {size})).astype("float32")'
+    return CARD.format(facts=rows, measures=_measures(gathered), draw=draw)
+
+
+CARD = """# A DCGAN generator
+
+![Samples](samples.png)
+
+| | |
+|---|---|
+{facts}
+
+Architecture and recipe: Radford, Metz, Chintala, "Unsupervised Representation Learning with Deep
+Convolutional Generative Adversarial Networks" (2015).
+
+## Draw
+
+```python
+import numpy, onnxruntime
+session = onnxruntime.InferenceSession("generator.onnx")
+z = numpy.random.default_rng(0).{draw}
+picture = session.run(None, {{"z": z}})[0]  # (16, 3, S, S) in [-1, 1]
+```
+
+## Measured
+
+{measures}
+
+## Limits
+
+It draws what resembles its training pictures and inherits their gaps and biases. It was made for research on
+generative models; pictures of faces that it draws are of nobody, but may resemble somebody.
+"""
+
+
+def _data(url: str) -> str:
+    try:
+        index = load_index(url)
+    except ShardsError:
+        return f"`{url}`"
+    source = ", ".join(f"{name} {value}" for name, value in index.source.items())
+    return f"{index.kept:,} pictures of {index.image_size} pixels ({source})"
+
+
+def _measures(gathered: Gathered) -> str:
+    rows = [
+        f"| {told['title']} | {m['name'].strip()} | {m['value']:.3f} | {_verdict(m)} |"
+        for told in gathered.findings.values()
+        for m in told["measures"]
+        if m["value"] is not None and m.get("rule")
+    ]
+    if not rows:
+        return "Nothing yet: `python -m dcgan_dist.explore` and `python -m dcgan_dist.evaluate` measure."
+    return "\n".join(["| exploration | measure | value | rule |", "|---|---|---|---|", *rows])
+
+
+def _verdict(measure: dict[str, Any]) -> str:
+    return f"{'met' if measure['passed'] else 'missed'}: {measure['rule']}"
+
+
+def export(run: str, out: str, *, step: int | None = None, onnx: bool = True) -> list[str]:
+    """Write everything into `out`, the card last; returns the names."""
+    sampler = load(run, step=step)
+    sampler.freeze(CALIBRATION_BATCHES)
+    files = {
+        "generator.safetensors": pack_tensors(tensors(sampler)),
+        "config.json": json.dumps(settings(sampler), indent=1).encode(),
+        "samples.png": pictures.grid_png(pictures.to_uint8(sampler.sample(SHOWN))),
+    }
+    if onnx:
+        files["generator.onnx"] = to_onnx(sampler)
+    files["README.md"] = card(sampler, gather(run)).encode()
+    store.make_folder(out)
+    for name, data in files.items():
+        store.write_bytes(store.join(out, name), data)
+    return list(files)
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line. Errors of the user's making are one line."""
+    parser = argparse.ArgumentParser(
+        "python -m dcgan_dist.export", description="Weights, ONNX and a model card of a trained generator."
+    )
+    parser.add_argument("run", help="run folder or URL")
+    parser.add_argument("out", help="folder or URL to write")
+    parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
+    parser.add_argument("--no-onnx", action="store_true", help="leave generator.onnx out")
+    args = parser.parse_args(argv)
+    try:
+        names = export(args.run, args.out, step=args.step, onnx=not args.no_onnx)
+    except (CheckpointError, ConfigError, ExploreError, ExportError, ShardsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"in {args.out}: {', '.join(names)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""How good samples are, as numbers: each score with its floor and its protocol."""

@@ -1,0 +1,78 @@
+"""Thumbnails of 32 x 32 from a dataset, block by block, and the order in which samples are preferred.
+
+Kept out: what is made of them.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.blocks import BlockTable
+from shards.images import to_square
+from shards.index import Index
+from shards.pick import read_block
+
+SIDE = 32
+THUMB_BYTES = SIDE * SIDE * 3
+THREADS = 4
+"""Blocks under way at once."""
+
+Thumbs = NDArray[np.uint8]
+"""(n, 3072), one row per picture."""
+
+
+def shrink(pixels: NDArray[np.uint8]) -> Thumbs:
+    """Pictures uint8 (n, S, S, 3) to (n, 3072), averaged down."""
+    images, side = pixels.shape[:2]
+    factor, rest = divmod(side, SIDE)
+    if rest or not factor:
+        small = np.stack([to_square(picture, SIDE) for picture in pixels])
+        return small.reshape(images, THUMB_BYTES)
+    cells = pixels.reshape(images, SIDE, factor, SIDE, factor, 3).sum(axis=(2, 4), dtype=np.uint32)
+    area = factor * factor
+    small = (cells + area // 2) // area
+    out: Thumbs = small.astype(np.uint8).reshape(images, THUMB_BYTES)
+    return out
+
+
+def read_shard(url: str, index: Index, table: BlockTable, shard: int) -> Thumbs:
+    """The thumbnails of a whole shard, in its order."""
+    rows = table[slice(*index.block_starts()[shard : shard + 2])]
+    return _gather(lambda row: shrink(read_block(url, index, index.shards[shard], row)), rows)
+
+
+def read_sample(url: str, index: Index, table: BlockTable, *, images: int) -> Thumbs:
+    """About `images` thumbnails for training, from whole blocks that a hash chooses.
+
+    The choice and its order depend on what the shards hold and not on their order or names.
+    """
+    starts = index.block_starts()
+    shards = np.repeat(np.arange(len(index.shards)), np.diff(starts))
+    order = priorities(index, shards, np.arange(index.blocks) - starts[shards])
+    enough = int(np.searchsorted(np.cumsum(index.block_counts()[np.argsort(order)]), images)) + 1
+    chosen = np.argsort(order)[:enough]
+    return _gather(
+        lambda block: shrink(read_block(url, index, index.shards[shards[block]], table[block])), chosen
+    )
+
+
+def priorities(index: Index, shards: NDArray[np.int64], within: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A hash of each (shard's content, place within it): who goes first, whatever the order of the shards."""
+    seeds = np.array([int(shard.sha256[:16], 16) for shard in index.shards], np.uint64)
+    return mix(seeds[shards] ^ mix(within.astype(np.uint64)))
+
+
+def mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64's finish, of each number."""
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[np.uint64] = value ^ (value >> np.uint64(31))
+    return mixed
+
+
+def _gather(read: Callable[..., Thumbs], blocks: Iterator[object] | NDArray[np.generic]) -> Thumbs:
+    with ThreadPoolExecutor(THREADS) as pool:
+        return np.concatenate(list(pool.map(read, blocks)))

@@ -1,0 +1,39 @@
+"""Another source in a fixed random order, for sets that are sorted by class or by time.
+
+Kept out: numpy's random streams, which may change between releases.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from shards.errors import ShardsError
+from shards.sources import Item, Source
+
+
+class Shuffled:
+    """`source` in the order that `seed` gives."""
+
+    def __init__(self, source: Source, seed: int) -> None:
+        if not 0 <= seed < 2**63:
+            raise ShardsError(f"shuffle={seed} is outside [0, 2**63); give one inside")
+        self._source, self._seed = source, seed
+        self.samples, self.classes, self.meta_bytes = source.samples, source.classes, source.meta_bytes
+        self._order = np.argsort(_hashes(source.samples, seed), kind="stable")
+
+    def settings(self) -> dict[str, Any]:
+        """The source's own, and the seed."""
+        return self._source.settings() | {"shuffle": self._seed}
+
+    def item(self, position: int) -> Item | tuple[Item, ...]:
+        """The source's picture whose turn it is."""
+        return self._source.item(int(self._order[position]))
+
+
+def _hashes(samples: int, seed: int) -> np.typing.NDArray[np.uint64]:
+    """splitmix64 of each position, begun by the seed."""
+    with np.errstate(over="ignore"):
+        value = np.arange(samples, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            value = (value ^ (value >> np.uint64(shift))) * np.uint64(factor)
+        return value ^ (value >> np.uint64(31))

@@ -1,0 +1,100 @@
+"""What became of each shard of a build, and the mark that it leaves when it is done.
+
+A build that was stopped believes the marks of its own settings whose shards are there, and cuts the others.
+Kept out: cutting.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from shards import schema, store
+from shards.blocks import BLOCK_DTYPE, BlockTable
+from shards.cut import Cut, Failure, shard_name
+from shards.errors import ShardsError
+from shards.format import compact_json
+from shards.index import Shard, parse_shard
+
+MARK_NAME = r"shard-(\d{6})\.done\.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a worker hands back; the bytes themselves stay with it. `shard` is None where it was empty."""
+
+    shard: Shard | None
+    blocks: BlockTable
+    items: int
+    failures: list[Failure]
+
+
+def mark_name(shard: int) -> str:
+    """The file name of the mark of shard number `shard`."""
+    return shard_name(shard).replace(".tar", ".done.json")
+
+
+def save_mark(out_url: str, shard: int, settings: dict[str, Any], result: Stored) -> None:
+    """Say that the shard is done, after it is stored."""
+    data = compact_json({"settings": settings, "result": pack(result)})
+    store.write_bytes(store.join(out_url, mark_name(shard)), data)
+
+
+def load_marks(out_url: str, shards: Sequence[int], settings: dict[str, Any], cut: Cut) -> dict[int, Stored]:
+    """Those of `shards` that a stopped build with these settings has done, and whose tars are there."""
+    sizes, wanted = store.sizes_if_any(out_url), set(shards)
+    found = {}
+    for name in sizes:
+        match = re.fullmatch(MARK_NAME, name)
+        if not match or int(match[1]) not in wanted:
+            continue
+        try:
+            fields = schema.json_object(store.read_bytes(store.join(out_url, name)), name)
+            result = parse(fields.get("result"), name, cut)
+        except (ShardsError, ValueError):
+            continue  # not believed, so cut again
+        whole = result.shard is None or sizes.get(result.shard.name) == result.shard.bytes
+        if whole and fields.get("settings") == settings:
+            found[int(match[1])] = result
+    return found
+
+
+def sweep(out_url: str, shards: Sequence[int] | None = None) -> None:
+    """Remove the marks of `shards`, or all of them."""
+    for name in store.sizes_if_any(out_url):
+        if (match := re.fullmatch(MARK_NAME, name)) and (shards is None or int(match[1]) in shards):
+            store.remove(store.join(out_url, name))
+
+
+def pack(result: Stored) -> dict[str, Any]:
+    """`result` as JSON."""
+    return {
+        "shard": asdict(result.shard) if result.shard else None,
+        "blocks": result.blocks.tobytes().hex(),
+        "items": result.items,
+        "failures": [asdict(failure) for failure in result.failures],
+    }
+
+
+def parse(entry: object, where: str, cut: Cut) -> Stored:
+    """What `pack` made of a result. Raises ShardsError for anything else."""
+    fields = schema.as_object(entry, "a shard", where)
+    shard = parse_shard(fields["shard"], where) if fields.get("shard") is not None else None
+    packed = bytes.fromhex(schema.text(fields, "blocks", where, pattern="([0-9a-f]{2})*"))
+    rows = -(-shard.samples // cut.block_samples) if shard else 0
+    if len(packed) != rows * BLOCK_DTYPE.itemsize:
+        raise ShardsError(f"{where} does not hold the {rows} blocks of its shard; remove it, build it again")
+    failures = [_parse_failure(each, where) for each in schema.items(fields, "failures", where)]
+    items = schema.whole_number(fields, "items", where)
+    return Stored(shard, np.frombuffer(packed, BLOCK_DTYPE), items, failures)
+
+
+def _parse_failure(entry: object, where: str) -> Failure:
+    fields = schema.as_object(entry, "a failure", where)
+    position = schema.whole_number(fields, "position", where)
+    name, reason, error = (
+        schema.text(fields, each, where, pattern="(?s:.*)") for each in ("name", "reason", "error")
+    )
+    return Failure(position, name, reason, error)

@@ -1,0 +1,175 @@
+"""The files in a tar, one after another: USTAR, PAX and GNU long names, as tar and Python write them.
+
+Every header is checked; links, special files and names that leave the folder are refused. Kept out: samples,
+and where the bytes come from.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from shards.errors import ShardsError
+
+Buffer: TypeAlias = bytes | memoryview
+Read: TypeAlias = Callable[[int, int], Buffer]
+"""Gives the bytes `[start, stop)` of a tar; asked from front to back."""
+
+TAR_BLOCK = 512
+MAX_HEADERS_BYTES = 2**20
+"""Headers of a single file may take so much; more is no name but an attack."""
+
+FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""In names: what would break a line of output, or be a folder elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a tar, whose `length` bytes begin at byte `body`.
+
+    `key` names its sample and `extension`, in lower case, its part in it; both are empty for a folder and
+    for a file without a dot or with nothing before it, which belong to no sample.
+    """
+
+    name: str
+    key: str
+    extension: str
+    body: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        """Where the next header begins."""
+        return self.body + self.length + padding(self.length)
+
+
+def padding(length: int) -> int:
+    """The zero bytes after a member of `length` bytes."""
+    return -length % TAR_BLOCK
+
+
+def walk(read: Read, total: int, *, where: str, whole: bool = False) -> Iterator[Member]:
+    """The files and folders in the `total` bytes of a tar, or of any run of whole members.
+
+    Raises ShardsError where they are damaged or cut short, or where a `whole` tar lacks its end.
+    """
+    at = start = 0  # `start` is where the first header of the next file lies
+    said: dict[bytes, bytes] = {}  # by the headers before, of the file that follows
+    while at < total:
+        header = bytes(read(at, min(at + TAR_BLOCK, total)))
+        if not any(header):
+            _check_end(read, at, total, where)
+            whole = False
+            break
+        kind, name, length = _parse_header(header, said, f"{where}: byte {at}")
+        body = at + TAR_BLOCK
+        at = body + length + padding(length)
+        if at > total:
+            raise ShardsError(
+                f"{where}: {name!r} ends at byte {at} but only {total} are there; it is cut short"
+            )
+        if kind in b"xgLK":
+            _check_room(at - start, where)
+            said |= _parse_said(kind, bytes(read(body, body + length)), f"{where}: byte {body}")
+        else:
+            yield _member(name, body, length, f"{where}: byte {body - TAR_BLOCK}")
+            said, start = {}, at
+    if said or whole:
+        raise ShardsError(f"{where}: the end of the tar is missing; it is cut short, so write it again")
+
+
+def _check_end(read: Read, at: int, total: int, where: str) -> None:
+    """Nothing but zeros from `at` on, two tar blocks of them at least."""
+    if total - at < 2 * TAR_BLOCK:
+        raise ShardsError(f"{where}: half the end of the tar is missing; it is cut short, so write it again")
+    for start in range(at, total, MAX_HEADERS_BYTES):
+        if bytes(read(start, min(start + MAX_HEADERS_BYTES, total))).strip(b"\0"):
+            raise ShardsError(
+                f"{where}: there are bytes after the end of the tar; the file is damaged or two were joined"
+            )
+
+
+def _check_room(length: int, where: str) -> None:
+    if length > MAX_HEADERS_BYTES:
+        raise ShardsError(f"{where}: a file with over {MAX_HEADERS_BYTES} bytes of headers; it is damaged")
+
+
+def _parse_header(header: bytes, said: dict[bytes, bytes], where: str) -> tuple[bytes, bytes, int]:
+    """Kind, name and length of a member; `said` before of name and length wins."""
+    if len(header) < TAR_BLOCK:
+        raise ShardsError(f"{where}: {len(header)} bytes where a tar header of 512 belongs; it is cut short")
+    if header[257:262] != b"ustar":
+        raise ShardsError(f"{where}: no tar header here (no ustar mark); the file is damaged or no tar")
+    if _octal(header[148:156], where) != sum(header) - sum(header[148:156]) + 8 * 0x20:
+        raise ShardsError(f"{where}: the tar header does not match its checksum; the file is damaged")
+    kind, name, length = header[156:157], header[:100].partition(b"\0")[0], _octal(header[124:136], where)
+    if kind in b"xgLK":
+        return kind, name, length
+    if header[257:263] == b"ustar\0" and header[345]:
+        name = header[345:500].partition(b"\0")[0] + b"/" + name
+    name = said.get(b"path", name)
+    if kind == b"5":
+        return kind, name, 0  # what a folder says of its length is not followed by bytes
+    if kind not in b"0\0":
+        raise ShardsError(
+            f"{where}: {name!r} is a link or a special file (type {kind!r}); only files are read"
+        )
+    return kind, name, _decimal(said[b"size"], where) if b"size" in said else length
+
+
+def _octal(field: bytes, where: str) -> int:
+    digits = field.strip(b" \0")
+    if not digits or digits.strip(b"01234567"):
+        raise ShardsError(f"{where}: {field!r} in the tar header is no octal number; the file is damaged")
+    return int(digits, 8)
+
+
+def _decimal(field: bytes, where: str) -> int:
+    if not field.isdigit() or len(field) > 18:
+        raise ShardsError(f"{where}: {field[:40]!r} in a PAX header is no length; the file is damaged")
+    return int(field)
+
+
+def _parse_said(kind: bytes, body: bytes, where: str) -> dict[bytes, bytes]:
+    """What a PAX header or a GNU long name tells of the next file: `path`, `size`, either or none."""
+    if kind == b"L":
+        return {b"path": body.partition(b"\0")[0]}
+    if kind == b"K":  # the target of a link, which is then refused
+        return {}
+    fields = _pax_fields(body, where)
+    if any(name.startswith(b"GNU.sparse.") for name in fields):
+        raise ShardsError(f"{where}: a sparse file; only whole files are read, so write the tar without -S")
+    found = {name: value for name, value in fields.items() if name in (b"path", b"size")}
+    if found and kind == b"g":
+        raise ShardsError(f"{where}: a PAX header that gives all files one name or length; it is damaged")
+    return found
+
+
+def _pax_fields(body: bytes, where: str) -> dict[bytes, bytes]:
+    """The `length name=value` lines of a PAX header; a later one wins."""
+    fields, at = {}, 0
+    while at < len(body):
+        digits, blank, _ = body[at : at + 20].partition(b" ")
+        stop = at + _decimal(digits, where)
+        name, equals, value = body[at + len(digits) + 1 : stop - 1].partition(b"=")
+        if not blank or not equals or stop > len(body) or body[stop - 1 : stop] != b"\n":
+            raise ShardsError(f"{where}: this PAX header is damaged at {body[at : at + 20]!r}")
+        fields[name] = value
+        at = stop
+    return fields
+
+
+def _member(raw: bytes, body: int, length: int, where: str) -> Member:
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError as error:
+        raise ShardsError(f"{where}: the member name {raw!r} is not UTF-8") from error
+    parts = name.split("/")
+    if not name or name.startswith("/") or ".." in parts or FORBIDDEN.search(name):
+        raise ShardsError(
+            f"{where}: refusing the member name {name!r}: it is empty, leaves its folder or has control signs"
+        )
+    stem, _, extension = parts[-1].partition(".")
+    if not stem or not extension:
+        return Member(name, "", "", body, length)
+    return Member(name, name[: len(name) - len(extension) - 1], extension.lower(), body, length)

@@ -1,0 +1,75 @@
+"""What the json of pictures says, and what is wrong with labels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dcgan_dist.explore import truth
+from dcgan_dist.explore.finding import ExploreError, share
+from dcgan_dist.explore.judge import box_of
+
+METAS = [
+    {
+        "name": "a",
+        "label": 3,
+        "boxes": {"window": [0, 0, 0.5, 0.5]},
+        "bright": True,
+        "side": "left",
+        "yaw": 4.0,
+    },
+    {"name": "b", "label": 1, "boxes": {}, "bright": False, "side": "right", "yaw": -2.0},
+    {"name": "c", "boxes": {}, "bright": True, "side": "right"},
+]
+
+
+def test_boxes_flags_numbers_and_texts_become_attributes() -> None:
+    told = truth.read(METAS, where="here")
+    assert told.names == ["bright", "side=left", "window", "yaw"]
+    assert [a.binary for a in told.attributes] == [True, True, True, False]
+    assert told.column("window").tolist() == [1, 0, 0]
+    assert told.column("side=left").tolist() == [1, 0, 0]
+    assert np.isnan(told.column("yaw")).tolist() == [False, False, True]
+    assert told.attributes[3].mean == 1.0
+    assert told.objects == ("window",)
+
+
+def test_pictures_of_which_nothing_is_said_are_refused() -> None:
+    with pytest.raises(ExploreError, match="holds no attribute and no boxes"):
+        truth.read([{"name": "a", "label": 2}], where="set")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json",
+        "[1]",
+        '{"x": {}}',
+        '{"1": 5}',
+        '{"1": {"boxes": {"window": [0, 0, 2, 1]}}}',
+        '{"1": {"boxes": 3}}',
+    ],
+)
+def test_a_file_of_labels_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(text)
+    with pytest.raises(ExploreError, match="is not a file of labels"):
+        truth.read_labels(str(tmp_path / "labels.json"))
+
+
+def test_labels_are_read_by_number(tmp_path: Path) -> None:
+    said = {"3": {"glasses": 1}, "7": {"boxes": {"window": [0.1, 0.1, 0.4, 0.5]}}}
+    (tmp_path / "labels.json").write_text(json.dumps(said))
+    assert truth.read_labels(str(tmp_path / "labels.json")) == {3: said["3"], 7: said["7"]}
+
+
+def test_a_mask_becomes_the_box_around_it() -> None:
+    mask = np.zeros((8, 8), np.bool_)
+    assert box_of(mask) is None
+    mask[2:4, 5] = mask[3, 6] = True
+    assert box_of(mask) == [5 / 8, 2 / 8, 7 / 8, 4 / 8]
+
+
+def test_a_share_has_wilsons_interval() -> None:
+    found = share("x", 9, 10)
+    assert (found.value, found.low, found.high) == pytest.approx((0.9, 0.5958, 0.9821), abs=1e-3)

@@ -1,0 +1,96 @@
+"""Scores order damage as they should, and are the same on any number of ranks."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dcgan_dist.scores.manifold import COPIES_BELOW, copying, manifold_scores
+from dcgan_dist.scores.ndb import make_bins, ndb
+from dcgan_dist.world import World, join
+from tests.ranks import run_ranks
+
+ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
+
+
+def normal(rows: int, columns: int, seed: int) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def test_scores_are_those_of_their_definitions() -> None:
+    # Smaller than prdc's own example (see below), so compared with the definitions written out.
+    real, fake = normal(300, 20, 1), normal(300, 20, 2)
+    found = manifold_scores(real, fake, ALONE)
+    a, b = real.numpy().astype(np.float64), fake.numpy().astype(np.float64)
+    between = np.linalg.norm(a[:, None] - b[None], axis=-1)  # (real, fake)
+    radius = {
+        (name, k): np.sort(np.linalg.norm(x[:, None] - x[None], axis=-1), 1)[:, k]
+        for name, x in (("real", a), ("fake", b))
+        for k in (3, 5)
+    }
+    assert found == pytest.approx(
+        {
+            "precision": (between <= radius["real", 3][:, None]).any(0).mean(),
+            "recall": (between <= radius["fake", 3]).any(1).mean(),
+            "density": (between <= radius["real", 5][:, None]).sum() / (5 * 300),
+            "coverage": (between.min(1) <= radius["real", 5]).mean(),
+        },
+        abs=0.004,
+    )
+    assert found["density"] == pytest.approx(1.1, abs=0.2)
+    assert found["coverage"] == pytest.approx(0.97, abs=0.03)
+
+
+@pytest.mark.slow
+def test_prdc_gives_its_authors_values() -> None:
+    found = manifold_scores(normal(10_000, 1000, 1), normal(10_000, 1000, 2), ALONE)
+    assert found["density"] == pytest.approx(1.056, abs=0.06)
+    assert found["coverage"] == pytest.approx(0.974, abs=0.02)
+
+
+def clusters(shares: list[int], seed: int) -> Tensor:
+    """Ten columns; cluster i lies around 8 times the i-th axis."""
+    parts = [normal(count, 10, seed + i) + 8 * torch.eye(10)[i] for i, count in enumerate(shares)]
+    return torch.cat(parts)
+
+
+def test_precision_falls_with_noise_and_recall_with_dropped_modes() -> None:
+    real = clusters([100, 100, 100], 1)
+    same = manifold_scores(real, clusters([100, 100, 100], 10), ALONE)
+    noisy = manifold_scores(real, clusters([100, 100, 100], 10) + 3 * normal(300, 10, 5), ALONE)
+    dropped = manifold_scores(real, clusters([300, 0, 0], 10), ALONE)
+    assert noisy["precision"] < same["precision"] - 0.3
+    assert noisy["density"] < same["density"] - 0.3
+    assert dropped["recall"] < same["recall"] - 0.3
+    assert dropped["coverage"] < same["coverage"] - 0.3
+
+
+def test_bins_show_a_dropped_class_and_none_where_there_is_none() -> None:
+    real, other = clusters([200] * 5, 1), clusters([200] * 5, 50)
+    centres = make_bins(real)
+    same, dropped = ndb(centres, real, other), ndb(centres, real, clusters([250, 250, 250, 250, 0], 50))
+    assert same["ndb"] < 0.2
+    assert dropped["ndb"] > same["ndb"] + 0.15
+    assert dropped["js"] > 2 * same["js"]
+    itself = ndb(centres, real, real)
+    assert (itself["ndb"], itself["js"]) == (0, pytest.approx(0, abs=1e-9))
+
+
+def test_a_generator_that_copies_is_told_from_one_that_does_not() -> None:
+    known, fresh = normal(400, 30, 1), normal(400, 30, 2)
+    honest = copying(known, fresh, normal(400, 30, 3), ALONE)["nearest_ratio"]
+    half = torch.cat([known[:300] + 0.05 * normal(300, 30, 4), normal(100, 30, 5)])
+    assert honest == pytest.approx(1, abs=0.05)
+    assert copying(known, fresh, half, ALONE)["nearest_ratio"] < COPIES_BELOW
+
+
+def on_ranks() -> dict[str, float]:
+    with join(device="cpu", timeout_seconds=60) as here:
+        real, fake = normal(101, 6, 1), normal(90, 6, 2)
+        return manifold_scores(real, fake, here) | copying(real, fake, fake + 0.1, here)
+
+
+def test_two_ranks_find_what_one_finds() -> None:
+    real, fake = normal(101, 6, 1), normal(90, 6, 2)
+    alone = manifold_scores(real, fake, ALONE) | copying(real, fake, fake + 0.1, ALONE)
+    assert run_ranks(on_ranks, 2) == [pytest.approx(alone)] * 2

@@ -1,0 +1,63 @@
+"""Scores during training, on several ranks, and by the command."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dcgan_dist import evaluate, train
+from tests.ranks import run_ranks
+from tests.test_promises import words
+
+
+def scored(out: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "eval/swd" in line]
+
+
+def test_scores_are_logged_with_their_protocol_and_do_not_touch_training(
+    rooms16: str, tmp_path: Path
+) -> None:
+    plain, watched = tmp_path / "plain", tmp_path / "watched"
+    more = ["--train.steps=4", "--train.precision=float64"]
+    assert train.main(words(rooms16, plain, *more)) == 0
+    asked = [*more, "--eval.steps=3", "--eval.images=64"]
+    assert run_ranks(train.main, 2, words(rooms16, watched, *asked)) == [0, 0]
+    first, last = scored(watched)
+    assert (first["step"], last["step"]) == (3, 4)
+    assert {
+        "eval/swd_floor",
+        "eval/precision",
+        "eval/coverage",
+        "eval/ndb",
+        "eval/nearest_ratio",
+    } <= last.keys()
+    assert last["protocol"]["images"] == 64  # type: ignore[index]
+    losses = [
+        [
+            line["loss/d"]
+            for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+            if "loss/d" in line
+        ]
+        for out in (plain, watched)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)  # told in float32
+
+
+def test_the_command_keeps_what_it_prints(
+    rooms16: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train.main(words(rooms16, run, "--train.steps=2")) == 0
+    capsys.readouterr()
+    assert evaluate.main([str(run), "--images", "64"]) == 0
+    alone = json.loads((run / "scores" / "step-00000002.json").read_text())
+    assert f"{alone['scores']['swd']:.4g}" in capsys.readouterr().out
+    assert alone["protocol"]["batch_norm"].startswith("frozen over 20 batches")
+    assert run_ranks(evaluate.main, 2, [str(run), "--images", "64"]) == [0, 0]
+    together = json.loads((run / "scores" / "step-00000002.json").read_text())
+    assert together["scores"] == pytest.approx(alone["scores"], rel=1e-3)
+    assert evaluate.main([str(run), "--images", "64", "--inception", "nowhere.pt"]) == 2
+    told = capsys.readouterr().err
+    assert "eval.inception=nowhere.pt is not there" in told
+    assert told.count("\n") == 1
