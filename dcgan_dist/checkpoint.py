@@ -160,7 +160,7 @@ def parse_manifest(data: bytes, step: int, *, where: str) -> Manifest:
         version, files = fields.pop("format"), fields.pop("files")
         if type(version) is not int or version != FORMAT:
             raise CheckpointError(
-                f"{where}: format {str(version)[:20]}, but this version reads format {FORMAT}; "
+                f"{where}: format {json.dumps(version)[:20]}, but this version reads format {FORMAT}; "
                 "use the version of dcgan_dist that wrote it"
             )
         for name, facts in files.items():

@@ -75,6 +75,7 @@ def test_a_checkpoint_without_its_manifest_does_not_exist(
             lambda text: text.replace('"format": 1', '"format": 2'),
             "format 2, but this version reads format 1",
         ),
+        (lambda text: text.replace('"format": 1', r'"format": "\n"'), "this version reads format 1"),
         (lambda text: text.replace("step-00000003.g", "../../etc/passwd.g"), "names a foreign file"),
         (lambda text: text.replace('"bytes"', '"bites"'), "not a checkpoint's manifest"),
     ],

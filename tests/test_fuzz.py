@@ -114,8 +114,8 @@ SLOW = pytest.mark.slow
     [
         *(("index", 100), ("manifest", 300), ("config", 30)),
         pytest.param("index", 30_000, marks=SLOW),
-        pytest.param("manifest", 65_000, marks=SLOW),
-        pytest.param("config", 5_000, marks=SLOW),
+        pytest.param("manifest", 68_000, marks=SLOW),
+        pytest.param("config", 2_000, marks=SLOW),
     ],
 )
 def test_any_bytes_give_a_documented_error_or_none(rooms16: str, what: str, examples: int) -> None:
