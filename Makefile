@@ -8,7 +8,7 @@ DEMO_RANKS := 2
 
 RUN_DIR := runs/demo
 
-.PHONY: help demo report test test-slow check bench gpu-check bench-gpu clean
+.PHONY: help demo report test test-slow test-long check bench gpu-check bench-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,10 +40,13 @@ report: $(RUN)  ## explore the demo's networks and put the paper and them on one
 	$(PYTHON) -m dcgan_dist.report $(RUN_DIR)
 
 test: $(DEV)  ## set up and run the tests (under 10 minutes on 2 cores)
-	$(PYTHON) -m pytest -m "not slow and not gpu"
+	$(PYTHON) -m pytest -m "not slow and not long and not gpu"
 
 test-slow: $(DEV)  ## the tests that take minutes or need a browser
 	$(PYTHON) -m pytest -m "slow and not gpu"
+
+test-long: $(DEV)  ## proofs that take many minutes each: 50 kills while writing, 100,000 hostile inputs
+	$(PYTHON) -m pytest -m "long and not gpu"
 
 check: $(DEV)  ## format, lint, types, import contracts, spelling
 	$(VENV)/bin/ruff format --check .

@@ -106,16 +106,16 @@ def fuzz(parse: Callable[[bytes], None], inputs: st.SearchStrategy[bytes], *, ex
     every()
 
 
-SLOW = pytest.mark.slow
+LONG = pytest.mark.long
 
 
 @pytest.mark.parametrize(
     ("what", "examples"),
     [
         *(("index", 100), ("manifest", 300), ("config", 30)),
-        pytest.param("index", 30_000, marks=SLOW),
-        pytest.param("manifest", 68_000, marks=SLOW),
-        pytest.param("config", 2_000, marks=SLOW),
+        pytest.param("index", 30_000, marks=LONG),
+        pytest.param("manifest", 68_000, marks=LONG),
+        pytest.param("config", 2_000, marks=LONG),
     ],
 )
 def test_any_bytes_give_a_documented_error_or_none(rooms16: str, what: str, examples: int) -> None:

@@ -66,7 +66,7 @@ def test_a_kill_while_writing_leaves_the_newest_whole_one(tmp_path: Path) -> Non
     assert kill_writers(str(tmp_path), 5, longest_seconds=0.3)[-1] >= 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fifty_kills_while_writing_leave_the_newest_whole_one(tmp_path: Path) -> None:
     found = kill_writers(str(tmp_path), 50, longest_seconds=0.3)
     assert found[-1] >= 50
@@ -74,7 +74,7 @@ def test_fifty_kills_while_writing_leave_the_newest_whole_one(tmp_path: Path) ->
     assert len(store.sizes(str(tmp_path))) <= 3 * 6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.s3
 def test_fifty_kills_while_writing_to_an_object_store_leave_the_newest_whole_one(s3_folder: str) -> None:
     assert kill_writers(f"{s3_folder}/checkpoints", 50, longest_seconds=0.5)[-1] >= 50

@@ -83,7 +83,7 @@ BUILD = ["-m", "shards", "build", "rooms"]
 SETTINGS = ["--images", "3000", "--size", "32", "--shard-images", "60", "--workers", "2"]
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.long)])
 def test_a_killed_build_ends_where_the_unbroken_one_ends(tmp_path, kills):
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     assert main([*BUILD[2:], one, *SETTINGS]) == 0
