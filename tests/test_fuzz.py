@@ -43,7 +43,7 @@ def changed(data: Any, way: tuple[Any, ...], value: object) -> Any:
     return copy
 
 
-def spoiled(data: Any) -> st.SearchStrategy[bytes]:
+def spoiled(data: Any, *, deepest: int = 5000) -> st.SearchStrategy[bytes]:
     """Bytes near the JSON of `data`: other values in it, cut, flipped, or noise altogether."""
     text = json.dumps(data).encode()
     other = st.builds(
@@ -57,7 +57,7 @@ def spoiled(data: Any) -> st.SearchStrategy[bytes]:
         st.integers(0, len(text) - 1),
         st.integers(0, 7),
     )
-    deep = st.integers(1, 5000).map(lambda n: b"[" * n)
+    deep = st.integers(1, deepest).map(lambda n: b"[" * n)
     return other | cut | flip | deep | st.binary(max_size=64)
 
 
@@ -81,7 +81,9 @@ def index_of(rooms: str) -> Any:
 FEW = {"optim": ("lr",), "train": ("steps", "precision", "compile"), "run": ("dir", "checkpoint_steps")}
 WHOLE = yaml.safe_load(dump(Config()))
 CONFIG = {group: {name: WHOLE[group][name] for name in names} for group, names in FEW.items()}
-YAML = st.text(alphabet="abcdrtx:{}[]&*!|>-?'\"#%@\n \t0.e", max_size=60).map(str.encode) | spoiled(CONFIG)
+YAML = st.text(alphabet="abcdrtx:{}[]&*!|>-?'\"#%@\n \t0.e", max_size=60).map(str.encode) | spoiled(
+    CONFIG, deepest=40
+)
 
 
 def fuzz(parse: Callable[[bytes], None], inputs: st.SearchStrategy[bytes], *, examples: int) -> None:
