@@ -32,7 +32,7 @@ demo: $(RUN)  ## set up, draw rooms, write shards, train on 2 ranks, show where 
 	@echo "Curves:       $(VENV)/bin/tensorboard --logdir runs/demo   (then the Custom Scalars tab)"
 	@echo "More samples: $(PYTHON) -m dcgan_dist.sample runs/demo --out more.png"
 
-report: $(RUN)  ## explore the demo's networks and put the paper and them on one page (under 10 minutes, 2 cores)
+report: $(RUN)  ## explore the demo's networks and put the paper and them on one page (some minutes)
 	test -d $(RUN_DIR)/checkpoints || $(MAKE) demo
 	$(PYTHON) -m shards build rooms data/rooms-held-out --images 2000 --size 32 --seed 1
 	for what in judge walk filters forget arithmetic turn underfit "neighbours --held-out data/rooms-held-out"; do \
