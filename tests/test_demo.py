@@ -47,8 +47,9 @@ def test_from_pictures_to_a_generator_that_comes_four_times_nearer(source: str, 
     assert "done: samples, checkpoints and logs are in run" in told
     assert "rank 1" not in told
     measured = command(tmp_path, "-m", "dcgan_dist.evaluate", "run", "--images", "512")
-    distance = {name: float(value) for name, value in re.findall(r"(step \d+|floor\))\s+([\d.]+)", measured)}
-    assert distance["floor)"] < distance["step 1000"] < distance["step 0"] / 4, measured
+    trained, floor = map(float, re.findall(r"swd +([\d.]+) +([\d.]+)", measured)[0])
+    fresh = float(re.findall(r"swd at step 0 +([\d.]+)", measured)[0])
+    assert floor < trained < fresh / 4, measured
 
 
 def command(folder: Path, *words: str) -> str:
