@@ -49,7 +49,7 @@ def test_from_pictures_to_a_generator_that_comes_four_times_nearer(source: str, 
     measured = command(tmp_path, "-m", "dcgan_dist.evaluate", "run", "--images", "512")
     trained, floor = map(float, re.findall(r"swd +([\d.]+) +([\d.]+)", measured)[0])
     fresh = float(re.findall(r"swd at step 0 +([\d.]+)", measured)[0])
-    assert floor < trained < fresh / 4, measured
+    assert max(floor, trained) < fresh / 4, measured
 
 
 def command(folder: Path, *words: str) -> str:
