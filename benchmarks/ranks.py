@@ -6,7 +6,6 @@ A contender is made on every rank by `make(here, *args)`; all ranks run together
 import contextlib
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -25,9 +24,7 @@ def together(
 ) -> Iterator[Run]:
     """`make(here, *args)` on each of `ranks` processes; `cores[rank]` are those it may use."""
     context = multiprocessing.get_context("spawn")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = world.free_port()
     ends, workers = [], []
     for rank in range(ranks):
         here, there = context.Pipe()
@@ -64,8 +61,7 @@ def _serve(
     if cores:
         os.sched_setaffinity(0, cores)
     torch.set_num_threads(len(cores) if cores else 1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(ranks)}
+    os.environ |= world.environment(rank, ranks, port=port)
     with world.join(device="cpu", timeout_seconds=600) as here:
         run = make(here, *args)
         with contextlib.suppress(EOFError):

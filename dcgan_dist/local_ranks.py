@@ -6,7 +6,6 @@ They come from a process that has imported everything once, so that a start take
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from dcgan_dist.stopping import ignore_signals
 from dcgan_dist.train import main
-from dcgan_dist.world import environment
+from dcgan_dist.world import environment, free_port
 
 _context = multiprocessing.get_context("forkserver")
 
@@ -43,9 +42,7 @@ class LocalRanks:
     def __enter__(self) -> Self:
         _context.set_forkserver_preload(["dcgan_dist.train"])
         self._folder = tempfile.TemporaryDirectory(prefix="dcgan_dist-ranks-")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.began = time.monotonic()
         variables = dict(os.environ)  # the process that ranks come from has the environment of its own start
         self.processes = [

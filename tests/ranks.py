@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import pickle
-import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.queues import Queue
@@ -11,15 +10,15 @@ from typing import Any
 
 import torch
 
+from dcgan_dist.world import environment, free_port
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "torch.distributed"])
 
 
 def run_ranks(function: Callable[..., Any], ranks: int, *args: Any, timeout: float = 120) -> list[Any]:
     """What `function(*args)` returns, by rank. Raises AssertionError with a rank's traceback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     answers: Queue[tuple[int, Any, str]] = _context.Queue()
     workers = [
         _context.Process(
@@ -52,14 +51,7 @@ def _work(
     args: Any,
 ) -> None:
     # The server that ranks are forked from has the environment of its own start.
-    os.environ |= variables | {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    os.environ |= variables | environment(rank, ranks, port=port)
     torch.set_num_threads(1)
     try:
         # Pickled here: the queue's own way with tensors needs the sender to live on.
