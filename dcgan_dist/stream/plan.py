@@ -18,20 +18,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-U64 = NDArray[np.uint64]
+from shards.mixing import U64, mix
+
 I64 = NDArray[np.int64]
 
 _MASK = 2**64 - 1
 _SPANS = 4096
 """About how many spans are worked out at once."""
-
-
-def mix(value: U64) -> U64:
-    """A 64-bit bijective hash of every element (the finaliser of Steele, Lea and Flood 2014, SplitMix)."""
-    value = value + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
 
 
 def _fold(*key: int) -> U64:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from shards.dedup.codes import BITS, Encoder, fold_encoder
 from shards.dedup.ranks import Ranks
-from shards.dedup.thumbs import THUMB_BYTES, Thumbs, mix
+from shards.dedup.thumbs import THUMB_BYTES, Thumbs
 from shards.errors import ShardsError
+from shards.mixing import mix
 
 BATCH_IMAGES = 128
 CHUNK_IMAGES = 32

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.dedup.thumbs import mix
+from shards.mixing import mix
 
 MAX_RADIUS = 8
 PARTS = 5

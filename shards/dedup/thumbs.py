@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from shards.blocks import BlockTable
 from shards.images import to_square
 from shards.index import Index
+from shards.mixing import mix
 from shards.pick import read_block
 
 SIDE = 32
@@ -62,15 +63,6 @@ def priorities(index: Index, shards: NDArray[np.int64], within: NDArray[np.int64
     """A hash of each (shard's content, place within it): who goes first, whatever the order of the shards."""
     seeds = np.array([int(shard.sha256[:16], 16) for shard in index.shards], np.uint64)
     return mix(seeds[shards] ^ mix(within.astype(np.uint64)))
-
-
-def mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64's finish, of each number."""
-    value = value + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: NDArray[np.uint64] = value ^ (value >> np.uint64(31))
-    return mixed
 
 
 def _gather(read: Callable[..., Thumbs], blocks: Iterator[object] | NDArray[np.generic]) -> Thumbs:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from shards.errors import ShardsError
+from shards.mixing import GOLDEN, finish
 from shards.sources import Item, Source
 
 
@@ -33,7 +34,4 @@ class Shuffled:
 def _hashes(samples: int, seed: int) -> np.typing.NDArray[np.uint64]:
     """splitmix64 of each position, begun by the seed."""
     with np.errstate(over="ignore"):
-        value = np.arange(samples, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            value = (value ^ (value >> np.uint64(shift))) * np.uint64(factor)
-        return value ^ (value >> np.uint64(31))
+        return finish(np.arange(samples, dtype=np.uint64) * GOLDEN + np.uint64(seed))
