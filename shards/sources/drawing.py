@@ -4,10 +4,14 @@ Kept out: what is drawn, and numpy's random streams, which may change between re
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+from shards.errors import ShardsError
 
 Colour = tuple[float, float, float]
 """Red, green, blue in [0, 1]."""
@@ -16,6 +20,32 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom in fractions of the side."""
 
 MASK = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What drawn sources have in common: `images` pictures at `size`, other ones for another seed."""
+
+    name: ClassVar[str]
+
+    images: int
+    size: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ShardsError(f"images={self.images} draws nothing; give 1 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ShardsError(f"seed={self.seed} is outside [0, 2**63); give one inside")
+
+    @property
+    def samples(self) -> int:
+        """The number of pictures."""
+        return self.images
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this source from another."""
+        return {"source": self.name, "images": self.images, "seed": self.seed}
 
 
 class Dice:

@@ -7,11 +7,10 @@ Kept out: expressions, ages and anything else that no experiment asks for.
 import colorsys
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
-from shards.errors import ShardsError
 from shards.sources import Item
-from shards.sources.drawing import Box, Canvas, Colour, Dice, blend, shade
+from shards.sources.drawing import Box, Canvas, Colour, Dice, Drawn, blend, shade
 
 MAX_YAW = 40.0
 """Degrees to either side; positive is the picture's right."""
@@ -51,30 +50,12 @@ class Face:
 
 
 @dataclass(frozen=True)
-class Faces:
+class Faces(Drawn):
     """`images` faces drawn at `size`; another seed gives other faces."""
 
-    images: int
-    size: int
-    seed: int = 0
-
+    name: ClassVar[str] = "faces"
     classes: tuple[str, ...] = ("male", "female")
     meta_bytes: int = 256
-
-    def __post_init__(self) -> None:
-        if self.images < 1:
-            raise ShardsError(f"images={self.images} draws nothing; give 1 or more")
-        if not 0 <= self.seed < 2**63:
-            raise ShardsError(f"seed={self.seed} is outside [0, 2**63); give one inside")
-
-    @property
-    def samples(self) -> int:
-        """The number of pictures."""
-        return self.images
-
-    def settings(self) -> dict[str, Any]:
-        """What tells this source from another."""
-        return {"source": "faces", "images": self.images, "seed": self.seed}
 
     def item(self, position: int) -> Item:
         """The face at `position`; the label is its sex, the other attributes are in its meta."""

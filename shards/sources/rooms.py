@@ -6,11 +6,10 @@ draws can be judged. All is laid out with the bed on the left; half the rooms ar
 
 import colorsys
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
-from shards.errors import ShardsError
 from shards.sources import Item
-from shards.sources.drawing import Box, Canvas, Colour, Dice, blend, shade
+from shards.sources.drawing import Box, Canvas, Colour, Dice, Drawn, blend, shade
 
 SKY: Colour = (0.50, 0.80, 0.98)
 WHITE: Colour = (0.97, 0.97, 0.96)
@@ -24,30 +23,12 @@ MOST_BLUE = 0.62
 
 
 @dataclass(frozen=True)
-class Rooms:
+class Rooms(Drawn):
     """`images` rooms drawn at `size`; another seed gives other rooms."""
 
-    images: int
-    size: int
-    seed: int = 0
-
+    name: ClassVar[str] = "rooms"
     classes: tuple[str, ...] = ()
     meta_bytes: int = 512
-
-    def __post_init__(self) -> None:
-        if self.images < 1:
-            raise ShardsError(f"images={self.images} draws nothing; give 1 or more")
-        if not 0 <= self.seed < 2**63:
-            raise ShardsError(f"seed={self.seed} is outside [0, 2**63); give one inside")
-
-    @property
-    def samples(self) -> int:
-        """The number of pictures."""
-        return self.images
-
-    def settings(self) -> dict[str, Any]:
-        """What tells this source from another."""
-        return {"source": "rooms", "images": self.images, "seed": self.seed}
 
     def item(self, position: int) -> Item:
         """The room at `position`. Its meta says what is where and in which colours."""
