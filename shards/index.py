@@ -75,6 +75,12 @@ class Index:
         """The number of blocks."""
         return sum(-(-shard.samples // self.block_samples) for shard in self.shards)
 
+    def find(self, position: int) -> tuple[int, int, int]:
+        """Where the sample at `position` of all is: its shard, its block in that, its place in the block."""
+        starts = np.cumsum([0, *(shard.samples for shard in self.shards)])
+        number = int(np.searchsorted(starts, position, side="right")) - 1
+        return number, *divmod(position - int(starts[number]), self.block_samples)
+
     def block_counts(self) -> NDArray[np.int64]:
         """The samples of each block, in the order of `blocks.npy`; a shard's last may be short."""
         counts = np.full(self.blocks, self.block_samples, np.int64)

@@ -40,10 +40,8 @@ def read_sample(url: str, index: Index, *, position: int) -> tuple[Pixels, dict[
     if not 0 <= position < index.samples:
         raise ShardsError(f"sample {position} is outside [0, {index.samples}) of {url}; give one inside")
     table = indexes.load_blocks(url, index)
-    starts = np.cumsum([0, *(shard.samples for shard in index.shards)])
-    number = int(np.searchsorted(starts, position, side="right")) - 1
+    number, block, within = index.find(position)
     shard = index.shards[number]
-    block, within = divmod(position - int(starts[number]), index.block_samples)
     row = table[index.block_starts()[number] + block]
     start, where = int(row["offset"]), store.join(url, shard.name)
     data = store.read_range(where, start, start + int(row["bytes"]))

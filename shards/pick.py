@@ -35,10 +35,8 @@ def read_block(url: str, index: Index, shard: Shard, row: BlockTable) -> Pixels:
 def read_pictures(url: str, index: Index, places: Sequence[int]) -> dict[int, Pixels]:
     """The pictures at these positions of all samples, (S, S, 3) each."""
     table, starts = indexes.load_blocks(url, index), index.block_starts()
-    firsts = np.cumsum([0, *(shard.samples for shard in index.shards)])
     found = {}
     for place in places:
-        number = int(np.searchsorted(firsts, place, side="right")) - 1
-        block, within = divmod(place - int(firsts[number]), index.block_samples)
+        number, block, within = index.find(place)
         found[place] = read_block(url, index, index.shards[number], table[starts[number] + block])[within]
     return found
