@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from dcgan_dist.step import Player
 from shards import ShardsError, store
-from shards.errors import MissingError
+from shards.errors import DamagedError, MissingError
 
 FORMAT = 1
 Parts = dict[str, dict[str, Tensor]]
@@ -191,13 +192,16 @@ def read(folder: str, step: int, *, only: tuple[str, ...] = ()) -> tuple[Manifes
             continue
         url = store.join(folder, name)
         try:
-            data = store.read_bytes(url)
-            if len(data) != facts["bytes"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
-                raise CheckpointError(f"{url}: damaged, it does not match its manifest")
-            parts[part] = parse_tensors(data)
+            parts[part] = parse_tensors(store.read_bytes(url, check=partial(_matches, facts)))
+        except DamagedError:
+            raise CheckpointError(f"{url}: damaged, it does not match its manifest") from None
         except (MissingError, SafetensorError) as error:
             raise CheckpointError(f"{url}: damaged ({error})") from None
     return manifest, parts
+
+
+def _matches(facts: dict[str, Any], data: bytes) -> bool:
+    return bool(len(data) == facts["bytes"] and hashlib.sha256(data).hexdigest() == facts["sha256"])
 
 
 def read_newest(folder: str, *, only: tuple[str, ...] = ()) -> tuple[Manifest, Parts] | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from shards import dali, schema, store
 from shards import index as indexes
-from shards.errors import ShardsError
+from shards.errors import DamagedError, ShardsError
 from shards.index import Index, Shard
 
 THREADS = 8
@@ -135,10 +135,10 @@ def _sha256(url: str, shard: Shard) -> str:
 
 
 def _read_shard(url: str, shard: Shard) -> bytes:
-    """The bytes of a shard that its index vouches for; asked for twice, as a bit may flip on the way."""
+    """The bytes of a shard that its index vouches for."""
     where = store.join(url, shard.name)
-    for _ in range(2):
-        data = store.read_bytes(where)
-        if hashlib.sha256(data).hexdigest() == shard.sha256:
-            return data
-    raise ShardsError(f"{where} is not what index.json says; run: python -m shards verify {url}")
+    try:
+        return store.read_bytes(where, check=lambda data: hashlib.sha256(data).hexdigest() == shard.sha256)
+    except DamagedError as error:
+        told = f"{where} is not what index.json says; run: python -m shards verify {url}"
+        raise ShardsError(told) from error
