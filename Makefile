@@ -23,7 +23,7 @@ $(DEV): $(RUN)
 	$(PIP) -e '.[dev]'
 	touch $@
 
-demo: $(RUN)  ## set up, draw rooms, write shards, train on 2 ranks, show where to look (about 5 minutes, 2 cores)
+demo: $(RUN)  ## set up, draw rooms, write shards, train on 2 ranks, show where to look (about 6 minutes, 2 cores)
 	$(PYTHON) -m shards build rooms data/rooms --images 12000 --size 32
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node $(DEMO_RANKS) -m dcgan_dist.train configs/demo.yaml
 	$(PYTHON) -m dcgan_dist.evaluate runs/demo --images 1024
