@@ -41,7 +41,7 @@ from shards.reader import Blocks
 
 def train(config: Config, here: World, index: Index, *, signals: Signals) -> int | None:
     """The whole run, or the rest of it; the step at which a signal stopped it before its end."""
-    trainer = Trainer(config, here)
+    trainer = Trainer(config, here, dataset=index.identity)
     first, last = trainer.resume(), total_steps(config, index)
     blocks = Blocks(config.data.url, index)
     plan = Plan(blocks.kept_counts, batch_images=config.data.batch_images, seed=config.train.seed)
@@ -75,10 +75,13 @@ def train(config: Config, here: World, index: Index, *, signals: Signals) -> int
 
 
 class Trainer:
-    """Both players, their updates, and all the state that a checkpoint holds."""
+    """Both players, their updates, and all the state that a checkpoint holds.
 
-    def __init__(self, config: Config, here: World) -> None:
-        self.config, self.here = config, here
+    `dataset` is the identity of the one that is trained on.
+    """
+
+    def __init__(self, config: Config, here: World, *, dataset: str = "") -> None:
+        self.config, self.here, self.dataset = config, here, dataset
         self.g, self.d = make_players(config, here)
         self.cast: Cast = make_cast(config, here)
         self.dtype = next(self.g.bare.parameters()).dtype
@@ -147,6 +150,7 @@ class Trainer:
         facts = {
             "images_seen": step * self.config.data.batch_images,
             "ranks": self.here.ranks,
+            "dataset": self.dataset,
             "config": asdict(self.config),
             "versions": versions(),
             "scalers": {"g": self.g.scaler.state_dict(), "d": self.d.scaler.state_dict()},
@@ -173,6 +177,11 @@ class Trainer:
         return step
 
     def _restore(self, manifest: Manifest, parts: checkpoint.Parts) -> None:
+        if manifest.facts.get("dataset", self.dataset) != self.dataset:
+            raise CheckpointError(
+                f"run.dir={self.config.run.dir} was trained on other pictures than {self.config.data.url} "
+                "now holds, or other ones were removed; put those back, or choose another run.dir"
+            )
         checkpoint.restore(parts, self.g, self.d, self.ema)
         for name, player in (("g", self.g), ("d", self.d)):
             try:

@@ -75,6 +75,12 @@ class Index:
         """The number of blocks."""
         return sum(-(-shard.samples // self.block_samples) for shard in self.shards)
 
+    @property
+    def identity(self) -> str:
+        """Equal for datasets that serve the same pictures in the same order, whatever they are called."""
+        order = [[shard.samples, shard.removed] for shard in self.shards]
+        return _sha256(compact_json([self.blocks_sha256, self.image_size, self.block_samples, order]))
+
     def find(self, position: int) -> tuple[int, int, int]:
         """Where the sample at `position` of all is: its shard, its block in that, its place in the block."""
         starts = np.cumsum([0, *(shard.samples for shard in self.shards)])

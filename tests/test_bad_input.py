@@ -1,6 +1,7 @@
 """Each wrong use of `train` ends in one line on stderr, exit code 2, and nothing lost."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,16 @@ def test_a_run_folder_of_another_run(
     assert main(words(rooms16, tmp_path / "run", "--train.steps=2")) == 0
     line = told(capsys, words(rooms16, tmp_path / "run", "--optim.lr=1e-4", "--train.seed=7"))
     assert "holds a run with another optim.lr, train.seed; choose another run.dir" in line
+
+
+def test_a_dataset_that_became_another_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = str(tmp_path / "rooms")
+    build(Rooms(40, size=16), url, size=16, workers=1)
+    assert main(words(url, tmp_path / "run", "--train.steps=2")) == 0
+    shutil.rmtree(url)
+    build(Rooms(40, size=16, seed=1), url, size=16, workers=1)
+    line = told(capsys, words(url, tmp_path / "run", "--train.steps=4"))
+    assert f"was trained on other pictures than {url} now holds" in line
 
 
 def test_a_run_folder_that_cannot_be_written(

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from dcgan_dist import checkpoint, writer
-from dcgan_dist.train import main
+from dcgan_dist.train import Trainer, main
 from shards import store
+from tests import waiting
 from tests.cluster.faultproxy import FaultProxy, Rule
 from tests.test_promises import words
 
@@ -60,6 +61,41 @@ def test_a_read_only_folder_ends_the_run_before_it_begins(
 ) -> None:
     assert main(words(rooms16, Path("/proc/none"))) == 2
     assert "/proc/none" in last_line(capsys)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_disk_that_turns_read_only_ends_the_run_and_loses_nothing(
+    rooms16: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = tmp_path / "run" / "checkpoints"
+    saved.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "none", str(saved)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    arguments = [*words(rooms16, tmp_path / "run"), "--run.checkpoint_steps=2"]
+    check_weights = Trainer.check_weights
+
+    def remount(how: str) -> bool:
+        """False while a file there is being written."""
+        return not subprocess.run(["mount", "-o", f"remount,{how}", str(saved)], check=False).returncode
+
+    def turn_read_only(trainer: Trainer, step: int) -> None:
+        check_weights(trainer, step)
+        if step == 8:
+            waiting.until(lambda: remount("ro"))
+
+    try:
+        assert main([*arguments, "--train.steps=4"]) == 0
+        before = {path: path.read_bytes() for path in saved.iterdir()}
+        monkeypatch.setattr(Trainer, "check_weights", turn_read_only)
+        assert main([*arguments, "--train.steps=400"]) == 2
+        assert "Read-only file system" in last_line(capsys)
+        assert {path: path.read_bytes() for path in before} == before
+        monkeypatch.undo()
+        assert remount("rw")
+        assert main([*arguments, "--train.steps=10"]) == 0
+    finally:
+        subprocess.run(["umount", str(saved)], check=False)
 
 
 @pytest.mark.s3
