@@ -39,8 +39,7 @@ FOOT = """## What to choose
   ablations.
 - **Batch 1,024**: one node; across nodes the gradients take most of a step.
 - **Batch 8,192**: a few nodes. It is another optimisation problem than the paper's; say so beside the results.
-- What would move the limits: gradients in bf16 and overlapped, CUDA graphs for the launches, the sums of D's real and
-  fake pass in one."""  # noqa: E501
+- What would move the limits: gradients in bf16 and overlapped, CUDA graphs for the launches."""  # noqa: E501
 
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 BATCHES = (128, 1024, 8192)

@@ -64,13 +64,14 @@ def counting(here: World, net: str, rule: str) -> Run:
 
 
 def least(net: str, rule: str) -> int:
-    """Collectives of two steps that the mathematics needs: the statistics of each batch norm, forward and
-    backward, each time it runs (none can wait for the next layer), and one sum of gradients per network."""
+    """Collectives of two steps that the mathematics needs: the statistics of each batch norm, there and back,
+    each time it runs (none can wait for the next layer; D's of real and fake go together), and one sum of
+    gradients per network."""
     config = Config(model=Model(net=net))
     trainer = Trainer(config, World(rank=0, ranks=1, device=torch.device("cpu"), group=None))
     g, d = (sum(isinstance(m, BatchNorm) for m in player.bare.modules()) for player in (trainer.g, trainer.d))
-    # G's update: both networks, there and back. D's: G there; D on real and on fake, there and back.
-    g_update, d_update = 2 * g + 2 * d + 1, g + 4 * d + 1
+    # G's update: both networks, there and back. D's: G there; D there and back.
+    g_update, d_update = 2 * g + 2 * d + 1, g + 2 * d + 1
     return g_update + d_update if rule == "alternate" else 2 * (g_update + d_update - g)
 
 

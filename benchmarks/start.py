@@ -1,11 +1,15 @@
-"""From the settings of a run to its first batch, by how far into the epoch the run goes on.
+"""From the command to its first step; and from the settings to the first batch, by how far into the epoch a
+run goes on.
 
 3,033,042 samples as LSUN's bedrooms at 64x64, in sparse files: where they lie is as in a real set, what is in
-them is zeros. Kept out: starting Python and torch, building the networks, reading the checkpoint.
+them is zeros. The command trains a small network, so that its time is that of starting, not of the step; the
+first batch leaves out starting Python and torch, building the networks, reading the checkpoint.
 """
 
 import argparse
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +30,7 @@ SAMPLES = 3_033_042
 SHARD_SAMPLES = 20_000
 BATCH = 128
 SIZE = 64
+SMALL_NET = "z16 k5 g 16@4 16@8 8@16 8@32 3@64 d 8@32 8@16 16@8 16@4"
 
 
 def sparse_set(folder: Path) -> str:
@@ -69,6 +74,27 @@ def first_batch_seconds(url: str, share: float) -> float:
         return time.perf_counter() - began
 
 
+def command_seconds(url: str, run: str) -> float:
+    """From `python -m dcgan_dist.train` to the line of its first step."""
+    settings = {
+        "data.url": url,
+        "data.batch_images": BATCH,
+        "model.net": SMALL_NET,
+        "train.steps": 1,
+        "train.device": "cpu",
+        "run.dir": run,
+        "run.log_steps": 1,
+    }
+    words = [f"--{name}={value}" for name, value in settings.items()]
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "dcgan_dist.train", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        taken = [time.perf_counter() - began for line in process.stdout if line.startswith("step 1/1 ")]
+    assert process.returncode == 0
+    return taken[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
@@ -78,9 +104,12 @@ def main() -> None:
         shares = (0.01, 0.5, 0.99)
         first_batch_seconds(url, 0)  # so that all find the files in the same cache
         taken = [[first_batch_seconds(url, share) for share in shares] for _ in range(args.repeats)]
+        started = [command_seconds(url, f"{folder}/run-{turn}") for turn in range(args.repeats)]
+    config = {"samples": SAMPLES, "batch_images": BATCH, "net": SMALL_NET}
+    record("start", "start/first_step_seconds", started, unit="s", config=config)
     for share, values in zip(shares, zip(*taken, strict=True), strict=True):
         config = {"samples": SAMPLES, "batch_images": BATCH, "image_size": SIZE, "position": share}
-        record("start", f"start/first_step_seconds/{share:.0%}", values, unit="s", config=config)
+        record("start", f"start/first_batch_seconds/{share:.0%}", values, unit="s", config=config)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ No bias anywhere, batch norm on every layer but G's output and D's input, weight
 from N(1, 0.02): the authors' released code, where the paper is silent. Pictures are (n, 3, S, S) in [-1, 1].
 """
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -67,22 +68,27 @@ class Discriminator(nn.Module):
         side = 1 if variant.head == "pooled" else net.d[-1].side
         self.logit = nn.Linear(net.d[-1].channels * side**2, 1, bias=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        h = self.maps(images)[-1]
+    def forward(self, images: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The logits of one batch; of several, which never share statistics, a tuple of them."""
+        *_, last = self._layers([images, *others])
+        logits = tuple(self._judge(h) for h in last)
+        return logits if others else logits[0]
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Each layer's maps after its activation, (n, channels, side, side)."""
+        return [h for (h,) in self._layers([images])]
+
+    def _layers(self, batches: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+        for conv, norm in zip(self.convs, (self.first_norm, *self.norms), strict=True):
+            batches = [self._activate(h) for h in _apart(norm, [conv(h) for h in batches])]
+            yield batches
+
+    def _judge(self, h: Tensor) -> Tensor:
         if self.variant.head == "pooled":
             h = h.mean((2, 3), keepdim=True)
         # contiguous: a channels_last map must flatten channel by channel all the same.
         logits: Tensor = self.logit(h.contiguous().flatten(1)).squeeze(1)
         return logits
-
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """Each layer's maps after its activation, (n, channels, side, side)."""
-        found: list[Tensor] = []
-        h = images
-        for conv, norm in zip(self.convs, (self.first_norm, *self.norms), strict=True):
-            h = self._activate(norm(conv(h)))
-            found.append(h)
-        return found
 
     def _activate(self, h: Tensor) -> Tensor:
         if self.variant.d_activation == "maxout":
@@ -93,6 +99,13 @@ class Discriminator(nn.Module):
 
 def _norm(features: int, *, eps: float, there: bool) -> nn.Module:
     return BatchNorm(features, eps=eps) if there else nn.Identity()
+
+
+def _apart(norm: nn.Module, batches: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Every batch by its own statistics."""
+    if isinstance(norm, BatchNorm) and len(batches) > 1:
+        return norm.apart(batches)
+    return [norm(h) for h in batches]
 
 
 def _up(before: Layer, after: Layer, kernel: int) -> nn.ConvTranspose2d:

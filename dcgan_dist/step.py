@@ -9,7 +9,7 @@ code).
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class Player(Generic[Network_co]):
     """
 
     bare: Network_co
-    parallel: Callable[[Tensor], Tensor]
+    parallel: Callable[..., Any]
     optim: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 
@@ -61,9 +61,9 @@ def update_both(
 
 
 def _learn_d(d: Player[nn.Module], real: Tensor, fake: Tensor, *, cast: Cast) -> Metrics:
-    # Real and fake pass apart, so that batch norm sees one kind at a time.
+    # Two batches, not one of both: batch norm sees one kind at a time.
     with cast():
-        on_real, on_fake = d.parallel(real), d.parallel(fake)
+        on_real, on_fake = d.parallel(real, fake)
     on_real, on_fake = _wide(on_real), _wide(on_fake)
     loss = softplus(-on_real).mean() + softplus(on_fake).mean()
     _descend(d, loss)

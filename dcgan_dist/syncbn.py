@@ -6,6 +6,7 @@ summed in float64 so that the subtraction costs nothing. Convolutions may run in
 does.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,20 +42,24 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            if self.running_mean is None:
-                raise RuntimeError("this batch norm has no frozen statistics; calibrate the network first")
-            return functional.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        return self.apart([x])[0]
+
+    def apart(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Each batch by its own statistics, as if given alone; the ranks exchange the sums of all at once."""
+        if self.training and self.group is not None:
+            mean, var = self._moments(batches)
+            gain, bias = self._gain_and_bias(batches[0])
+            normalised: tuple[Tensor, ...] = _Normalise.apply(  # type: ignore[no-untyped-call]
+                gain, bias, mean, var, self.eps, self.group, *batches
             )
-        if self.group is None:
-            return functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        mean, var = self.statistics(x)
-        gain, bias = self._gain_and_bias(x)
-        normalised: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]
-            x, gain, bias, mean, var, self.eps, self.group
-        )
-        return normalised
+            return normalised
+        if not self.training and self.running_mean is None:
+            raise RuntimeError("this batch norm has no frozen statistics; calibrate the network first")
+        frozen = (None, None) if self.training else (self.running_mean, self.running_var)
+        return [
+            functional.batch_norm(x, *frozen, self.weight, self.bias, training=self.training, eps=self.eps)
+            for x in batches
+        ]
 
     def _gain_and_bias(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.weight is not None and self.bias is not None:
@@ -63,62 +68,78 @@ class BatchNorm(nn.Module):
         ones = torch.ones(self.features, dtype=wide, device=x.device)
         return ones, torch.zeros_like(ones)
 
-    @torch.no_grad()
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of the global batch, (features,) each, in the parameters' type."""
-        mean, var = _local_statistics(x, like=self._gain_and_bias(x)[0])
+        mean, var = self._moments([x])
+        return mean[0], var[0]
+
+    @torch.no_grad()
+    def _moments(self, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of each global batch, (batches, features) each."""
+        like = self._gain_and_bias(batches[0])[0]
+        found = torch.stack([_local_statistics(x, like=like) for x in batches], dim=1)
         if self.group is None:
-            return mean, var
-        ranks = self.group.size()
-        moments = torch.stack((mean.double(), var.double() + mean.double() ** 2))
+            return found[0], found[1]
+        mean, var = found.double()
+        moments = torch.stack((mean, var + mean**2))
         dist.all_reduce(moments, group=self.group)
-        moments /= ranks
-        return moments[0].to(mean.dtype), (moments[1] - moments[0] ** 2).clamp_(min=0).to(var.dtype)
+        mean, square = moments / self.group.size()
+        return mean.to(found.dtype), (square - mean**2).clamp_(min=0).to(found.dtype)
 
 
-def _local_statistics(x: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:
+def _local_statistics(x: Tensor, *, like: Tensor) -> Tensor:
     # Handing over buffers in the parameters' type makes the kernel accumulate and answer in that type.
     buffers = torch.zeros_like(like), torch.ones_like(like)
-    mean, var = torch.batch_norm_update_stats(x, *buffers, 1.0)
-    return mean, var
+    return torch.stack(torch.batch_norm_update_stats(x, *buffers, 1.0))
 
 
 class _Normalise(Function):
-    """y = w (x - mean)/sqrt(var + eps) + b, where mean and var depend on every rank's x."""
+    """y = w (x - mean)/sqrt(var + eps) + b for each x, where mean and var depend on every rank's x."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,
         weight: Tensor,
         bias: Tensor,
         mean: Tensor,
         var: Tensor,
         eps: float,
         group: dist.ProcessGroup,
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, var)
+        *batches: Tensor,
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(weight, mean, var, *batches)
         ctx.eps, ctx.group = eps, group
-        return functional.batch_norm(x, mean, var, weight, bias, eps=eps)
+        return tuple(
+            functional.batch_norm(x, m, v, weight, bias, eps=eps)
+            for x, m, v in zip(batches, mean, var, strict=True)
+        )
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, var = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weight, means, variances, *batches = ctx.saved_tensors
         # With statistics held fixed: dx = w dy / std, and the sums over this rank's images.
-        dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
-            dy, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
-        )
-        sums = torch.stack((dbias, dweight))  # sum(dy), sum(dy x_hat)
+        fixed = [
+            torch.ops.aten.native_batch_norm_backward(
+                dy, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+            )
+            for dy, x, mean, var in zip(gradients, batches, means, variances, strict=True)
+        ]
+        own = torch.stack([torch.stack((dbias, dweight)) for _, dweight, dbias in fixed])
+        sums = own.clone()  # for each batch: sum(dy), sum(dy x_hat)
         dist.all_reduce(sums, group=ctx.group)
-        count = x.numel() // x.shape[1] * ctx.group.size()
         # The statistics' own dependence on x: dx -= w/std (mean(dy) + x_hat mean(dy x_hat)).
-        inv_std = (var + ctx.eps).rsqrt()
-        slope = weight * inv_std * sums[1] / count * inv_std
-        offset = weight * inv_std * sums[0] / count - slope * mean
-        zeros, ones = torch.zeros_like(mean), torch.ones_like(var)
-        dx -= functional.batch_norm(x, zeros, ones, slope, offset, eps=0.0)
-        return dx, dweight, dbias, None, None, None, None
+        zeros, ones = torch.zeros_like(weight), torch.ones_like(weight)
+        for x, (dx, _, _), mean, var, (sum_dy, sum_dy_x) in zip(
+            batches, fixed, means, variances, sums, strict=True
+        ):
+            count = x.numel() // x.shape[1] * ctx.group.size()
+            inv_std = (var + ctx.eps).rsqrt()
+            slope = weight * inv_std * sum_dy_x / count * inv_std
+            offset = weight * inv_std * sum_dy / count - slope * mean
+            dx -= functional.batch_norm(x, zeros, ones, slope, offset, eps=0.0)
+        dbias, dweight = own.sum(0)
+        return dweight, dbias, None, None, None, None, *(dx for dx, _, _ in fixed)
 
 
 def synchronise(net: nn.Module, group: dist.ProcessGroup | None) -> None:

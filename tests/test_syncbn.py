@@ -1,7 +1,10 @@
 """Batch norm over the global batch: one rank's mathematics on any number of ranks."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from dcgan_dist import world
@@ -51,6 +54,30 @@ def test_ranks_together_normalise_as_one(shape: tuple[int, ...], ranks: int) -> 
     joined += [parts[-1][i] for i in (4, 5)]
     for found, expected in zip(joined, alone, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def two_batches(together: bool) -> tuple[list[Tensor], int]:
+    """Outputs and gradients of a batch and another one on this rank, and how often ranks exchanged sums."""
+    with world.join(device="cpu", timeout_seconds=60) as here:
+        x, dy = (part.chunk(here.ranks)[here.rank].clone() for part in whole(SHAPES[1], torch.float64))
+        batches = [x.requires_grad_(), (x.detach() ** 2).requires_grad_()]
+        norm = make_norm(torch.float64)
+        synchronise(norm, here.group)
+        with patch.object(dist, "all_reduce", wraps=dist.all_reduce) as exchanged:
+            ys = norm.apart(batches) if together else [norm(batch) for batch in batches]
+            torch.autograd.backward(list(ys), [dy, dy * 2])
+        found = [*ys, *(batch.grad for batch in batches), norm.weight.grad, norm.bias.grad]
+        return [tensor.detach().clone() for tensor in found if tensor is not None], exchanged.call_count
+
+
+def test_batches_given_together_are_normalised_apart_with_half_the_collectives() -> None:
+    for (alone, twice), (together, once) in zip(
+        run_ranks(two_batches, 2, False), run_ranks(two_batches, 2, True), strict=True
+    ):
+        assert (once, twice) == (2, 4)
+        assert len(together) == 6
+        for found, expected in zip(together, alone, strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -38,6 +38,17 @@ def _down(before: int, after: int) -> nn.Conv2d:
     return nn.Conv2d(before, after, 5, stride=2, padding=2, bias=False)
 
 
+class _Discriminator(nn.Module):
+    """The logits of one batch, or a tuple of those of several; batch norm sees them apart."""
+
+    def forward(self, images: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
+        logits = tuple(self.judge(batch) for batch in (images, *others))
+        return logits if others else logits[0]
+
+    def judge(self, images: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
 class ConditionalGenerator(nn.Module):
     """(n, z + classes) -> (n, 1 + classes, S, S), S a multiple of 4."""
 
@@ -59,7 +70,7 @@ class ConditionalGenerator(nn.Module):
         return with_class(torch.sigmoid(self.convs[1](with_class(h, one_hot))), one_hot)
 
 
-class ConditionalDiscriminator(nn.Module):
+class ConditionalDiscriminator(_Discriminator):
     """(n, 1 + classes, S, S) -> logits (n,)."""
 
     def __init__(self, side: int, classes: int, widths: tuple[int, ...] = WIDTHS) -> None:
@@ -70,7 +81,7 @@ class ConditionalDiscriminator(nn.Module):
         self.logit = nn.Linear(dense + classes, 1, bias=False)
         self.norms = nn.ModuleList([_plain(deep), _plain(dense)])
 
-    def forward(self, images: Tensor) -> Tensor:
+    def judge(self, images: Tensor) -> Tensor:
         one_hot = images[:, 1:, 0, 0]
         h = functional.leaky_relu(self.convs[0](images), LEAK)
         h = functional.leaky_relu(self.norms[0](self.convs[1](with_class(h, one_hot))), LEAK)
@@ -98,7 +109,7 @@ class DenseGenerator(nn.Module):
         return with_class(pixels.view(-1, 1, self.side, self.side), one_hot)
 
 
-class DenseDiscriminator(nn.Module):
+class DenseDiscriminator(_Discriminator):
     """(n, 1 + classes, S, S) -> logits (n,), pixels as a row."""
 
     def __init__(self, side: int, classes: int, widths: tuple[int, ...] = WIDTHS) -> None:
@@ -108,7 +119,7 @@ class DenseDiscriminator(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a + classes, b, bias=False) for a, b in sizes)
         self.norm = _plain(units)  # none on the first layer, as in the other discriminators
 
-    def forward(self, images: Tensor) -> Tensor:
+    def judge(self, images: Tensor) -> Tensor:
         one_hot = images[:, 1:, 0, 0]
         h = with_class(images[:, 0].contiguous().flatten(1), one_hot)
         h = functional.leaky_relu(self.layers[0](h), LEAK)
