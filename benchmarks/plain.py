@@ -3,12 +3,14 @@ one backward for the real and one for the fake batch, gradients of D computed an
 plain Adam.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from dcgan_dist.nets import Layer, Net
+from dcgan_dist.parallel import keep_freed_memory
 
 
 def _generator(net: Net) -> nn.Sequential:
@@ -44,29 +46,53 @@ def _discriminator(net: Net) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+@dataclass(frozen=True)
+class Switches:
+    """What our step does otherwise than the tutorials' loop, one by one."""
+
+    autocast: torch.dtype | None = None
+    channels_last: bool = False
+    fused_adam: bool = False
+    frozen_d: bool = False  # no gradient of D's weights in G's step
+    one_backward: bool = False  # for D's loss on the real and on the fake batch
+    keep_memory: bool = False  # the C library keeps what was freed (CPU)
+
+
 class PlainLoop:
     """D on real, D on fake, then G, on every minibatch."""
 
-    def __init__(self, net: Net, device: torch.device, *, autocast: torch.dtype | None = None) -> None:
-        self.g, self.d = _generator(net).to(device), _discriminator(net).to(device)
+    def __init__(self, net: Net, device: torch.device, switches: Switches) -> None:
+        if switches.keep_memory:
+            keep_freed_memory()
+        order = torch.channels_last if switches.channels_last else torch.contiguous_format
+        self.g, self.d = (made(net).to(device, memory_format=order) for made in (_generator, _discriminator))
         for module in [*self.g.modules(), *self.d.modules()]:
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, 0, 0.02)
-        self.optim_g = torch.optim.Adam(self.g.parameters(), lr=2e-4, betas=(0.5, 0.999))
-        self.optim_d = torch.optim.Adam(self.d.parameters(), lr=2e-4, betas=(0.5, 0.999))
-        self.z_size, self.device, self.autocast = net.z_size, device, autocast
+        self.optim_g, self.optim_d = (
+            torch.optim.Adam(
+                network.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=switches.fused_adam or None
+            )
+            for network in (self.g, self.d)
+        )
+        self.z_size, self.device, self.switches = net.z_size, device, switches
 
     def step(self, real: Tensor) -> None:
         """One step on `real`, (n, 3, S, S) in [-1, 1]."""
         n = len(real)
         self.d.zero_grad()
-        self._loss(real, 1.0).backward()
+        on_real = self._loss(real, 1.0)
+        if not self.switches.one_backward:
+            on_real.backward()
         with self._cast():
             fake = self.g(torch.randn(n, self.z_size, 1, 1, device=self.device))
-        self._loss(fake.detach(), 0.0).backward()
+        on_fake = self._loss(fake.detach(), 0.0)
+        (on_real + on_fake if self.switches.one_backward else on_fake).backward()
         self.optim_d.step()
         self.g.zero_grad()
+        self.d.requires_grad_(not self.switches.frozen_d)
         self._loss(fake, 1.0).backward()
+        self.d.requires_grad_(True)
         self.optim_g.step()
 
     def _loss(self, images: Tensor, label: float) -> Tensor:
@@ -75,4 +101,5 @@ class PlainLoop:
         return nn.functional.binary_cross_entropy(judged.float(), torch.full_like(judged.float(), label))
 
     def _cast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
+        dtype = self.switches.autocast
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)

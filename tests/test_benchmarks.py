@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import record, tables
+from benchmarks import record, step, tables
+from benchmarks.model import _through, multiplications
+from dcgan_dist.nets import Layer, parse_net
 
 
 def test_a_line_says_what_was_measured_where_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,14 +33,21 @@ def test_contenders_take_turns() -> None:
     assert record.ratios([4.0, 9.0], [2.0, 3.0]) == [2.0, 3.0]
 
 
-def test_the_plain_loop_and_ours_both_step() -> None:
-    import torch
+def test_the_plain_loop_with_every_switch_and_ours_step() -> None:
+    cpu = torch.device("cpu")
+    for switches in step.SWITCHES.values():
+        assert step._plain("tiny16", cpu, 4, switches, 2)() == 8
+    for precision in ("float32", "bfloat16"):
+        assert step._ours("tiny16", cpu, 4, precision, 2)() == 8
 
-    from benchmarks.step import _ours, _plain
 
-    for make in (_plain, _ours):
-        for precision in ("float32", "bfloat16"):
-            assert make("tiny16", torch.device("cpu"), 4, precision, 2)() == 8
+def test_operations_of_a_step_are_counted() -> None:
+    net = parse_net("tiny16")
+    # On one minibatch, both updates share G(z); and no gradient of pictures or z is needed.
+    shared = 2 * _through([Layer(net.z_size, 1), *net.g], net.kernel)
+    pictures, z = 2 * 3 * 8 * net.kernel**2 * 8**2, 2 * net.z_size * 16 * 4**2
+    logits = 8 * 2 * 16 * 4**2  # the model leaves them out
+    assert step.operations("tiny16", 4) / 4 == multiplications(net) - shared - 2 * pictures - z + logits
 
 
 def test_the_page_of_numbers_is_what_the_lines_say() -> None:
