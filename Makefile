@@ -63,13 +63,19 @@ bench: $(DEV)  ## measure on this CPU and append to benchmarks/*.jsonl
 	$(PYTHON) -m benchmarks.reads
 	$(PYTHON) -m benchmarks.scaling
 	$(PYTHON) -m benchmarks.end_to_end
+	$(PYTHON) -m benchmarks.start
+	$(PYTHON) -m benchmarks.checkpoint
+	$(PYTHON) -m benchmarks.memory
 	$(PYTHON) -m benchmarks.tables
 
 gpu-check: $(DEV)  ## the tests that need a CUDA device
 	$(PYTHON) -m pytest -m gpu
 
 bench-gpu: $(DEV)  ## measure on one GPU and append to benchmarks/*.jsonl
-	$(PYTHON) -m benchmarks.step --device cuda
+	$(PYTHON) -m benchmarks.step --device cuda --batch-images 128 512 2048
+	$(PYTHON) -m benchmarks.step --device cuda --batch-images 128 512 2048 --net dcgan64
+	$(PYTHON) -m benchmarks.memory --device cuda --images 128 512 2048
+	$(PYTHON) -m benchmarks.tables
 
 clean:  ## remove the environment, drawn data, runs and caches
 	rm -rf $(VENV) data runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

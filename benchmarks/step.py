@@ -32,7 +32,7 @@ SWITCHES = {
 """The plain loop, and with each switch alone."""
 
 
-def _ours(net: str, device: torch.device, images: int, precision: str, steps: int) -> Callable[[], int]:
+def make_ours(net: str, device: torch.device, images: int, precision: str, steps: int) -> Callable[[], int]:
     config = Config(
         data=Data(batch_images=images),
         model=Model(net=net),
@@ -54,7 +54,9 @@ def _ours(net: str, device: torch.device, images: int, precision: str, steps: in
     return run
 
 
-def _plain(net: str, device: torch.device, images: int, switches: Switches, steps: int) -> Callable[[], int]:
+def make_plain(
+    net: str, device: torch.device, images: int, switches: Switches, steps: int
+) -> Callable[[], int]:
     loop = PlainLoop(parse_net(net), device, switches)
     size = parse_net(net).image_size
     real = torch.rand(images, 3, size, size, device=device) * 2 - 1
@@ -86,7 +88,7 @@ def _product(device: torch.device, precision: torch.dtype, repeats: int) -> Call
 
 def operations(net: str, images: int) -> int:
     """Floating-point operations of one step of ours, multiplications and additions of matrices only."""
-    step = _ours(net, torch.device("cpu"), images, "float32", 1)
+    step = make_ours(net, torch.device("cpu"), images, "float32", 1)
     with FlopCounterMode(display=False) as counted:
         step()
     return counted.get_total_flops()
@@ -112,11 +114,11 @@ def main() -> None:
         common = (args.net, device, images)
         with ExitStack() as stack:
             contenders = {
-                f"ours_{precision}": stack.enter_context(apart(_ours, *common, precision, steps))
+                f"ours_{precision}": stack.enter_context(apart(make_ours, *common, precision, steps))
                 for precision in ("float32", "bfloat16")
             }
             contenders |= {
-                f"plain_{name}": stack.enter_context(apart(_plain, *common, switches, steps))
+                f"plain_{name}": stack.enter_context(apart(make_plain, *common, switches, steps))
                 for name, switches in SWITCHES.items()
             }
             contenders["matrix_products"] = stack.enter_context(

@@ -21,6 +21,7 @@ ABOUT = {
     "faults": "Faults between the feed and a real object store, and what was served wrong.",
     "chaos": "Runs killed by SIGKILL at random moments, and whether they ended where an unbroken one ends.",
     "checkpoint": "What saving costs the loop.",
+    "memory": "Memory of one rank without the feed, by network and images of that rank.",
     "start": "From the command to the first step.",
     "slurm": "Interruptions of training on a real Slurm of four nodes, and how many ended as unbroken.",
     "ingest": "Making shards from large sources.",

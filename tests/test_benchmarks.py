@@ -36,9 +36,9 @@ def test_contenders_take_turns() -> None:
 def test_the_plain_loop_with_every_switch_and_ours_step() -> None:
     cpu = torch.device("cpu")
     for switches in step.SWITCHES.values():
-        assert step._plain("tiny16", cpu, 4, switches, 2)() == 8
+        assert step.make_plain("tiny16", cpu, 4, switches, 2)() == 8
     for precision in ("float32", "bfloat16"):
-        assert step._ours("tiny16", cpu, 4, precision, 2)() == 8
+        assert step.make_ours("tiny16", cpu, 4, precision, 2)() == 8
 
 
 def test_operations_of_a_step_are_counted() -> None:
