@@ -1,7 +1,7 @@
 """Memory of one rank, by network and by its share of the batch: weights, optimisers, activations.
 
-Two steps in a process of their own; on a CPU the peak of the whole process, Python and torch with it, on a GPU
-the peak of what torch allocated. The feed comes on top: docs/guide.md has its formula.
+Two steps in a process of their own; on a CPU the peak of the whole process, Python and torch with it, on a
+GPU that of what torch allocated. The feed comes on top: docs/guide.md has its formula.
 """
 
 import argparse

@@ -20,6 +20,8 @@ from dcgan_dist.train import Trainer
 from dcgan_dist.world import World
 
 FILTERS_64 = "z100 k4 g 512@4 256@8 128@16 64@32 3@64 d 64@32 128@16 256@8 512@4"
+NAMES = {FILTERS_64: "64_filters"}
+USUAL_IMAGES = 128
 SWITCHES = {
     "float32": Switches(),
     "bfloat16": Switches(autocast=torch.bfloat16),
@@ -102,7 +104,7 @@ def _wait(device: torch.device) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--batch-images", type=int, nargs="+", default=[128])
+    parser.add_argument("--batch-images", type=int, nargs="+", default=[USUAL_IMAGES])
     parser.add_argument("--net", default=FILTERS_64)
     parser.add_argument("--steps", type=int, help="steps a turn (default: 1 on a CPU, 50 on a GPU)")
     parser.add_argument("--repeats", type=int, default=7)
@@ -125,7 +127,8 @@ def main() -> None:
                 apart(_product, device, torch.bfloat16, 10 * steps)
             )
             rates = interleaved(contenders, repeats=args.repeats)
-        prefix = f"step/{device.type}"
+        usual = args.net == FILTERS_64 and images == USUAL_IMAGES
+        prefix = f"step/{device.type}" + ("" if usual else f"/{NAMES.get(args.net, args.net)}/{images}")
         products = rates.pop("matrix_products")
         record("step", f"{prefix}/matmul_flops", products, unit="FLOP/s", config=config)
         for name, values in rates.items():
