@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dcgan_dist.convolution import Conv2d, ConvTranspose2d
 from dcgan_dist.nets import PAPER, Layer, Net, Variant
 from dcgan_dist.syncbn import BatchNorm
 
@@ -108,9 +109,9 @@ def _apart(norm: nn.Module, batches: Sequence[Tensor]) -> Sequence[Tensor]:
     return [norm(h) for h in batches]
 
 
-def _up(before: Layer, after: Layer, kernel: int) -> nn.ConvTranspose2d:
+def _up(before: Layer, after: Layer, kernel: int) -> ConvTranspose2d:
     stride = after.side // before.side
-    return nn.ConvTranspose2d(
+    return ConvTranspose2d(
         before.channels,
         after.channels,
         kernel,
@@ -121,9 +122,9 @@ def _up(before: Layer, after: Layer, kernel: int) -> nn.ConvTranspose2d:
     )
 
 
-def _down(before: Layer, after: Layer, kernel: int, *, pieces: int) -> nn.Conv2d:
+def _down(before: Layer, after: Layer, kernel: int, *, pieces: int) -> Conv2d:
     stride, channels = before.side // after.side, after.channels * pieces
-    return nn.Conv2d(before.channels, channels, kernel, stride=stride, padding=(kernel - 1) // 2, bias=False)
+    return Conv2d(before.channels, channels, kernel, stride=stride, padding=(kernel - 1) // 2, bias=False)
 
 
 @torch.no_grad()
