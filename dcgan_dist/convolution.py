@@ -1,8 +1,8 @@
 """Convolutions whose weight gradient is one matrix product where a layer has many weights for its data.
 
-The networks' deep layers have few places and many maps, and a CPU's convolution kernels are there several times
-slower backwards than forwards. The gradient of a weight is a product, of all patches of the input with the
-gradient of the output: the same sum, rounded in another order. Elsewhere these are torch's own layers.
+The networks' deep layers have few places and many maps, and a CPU's convolution kernels are several times
+slower there backwards than forwards. The gradient of a weight is a product, of all patches of the input with
+the gradient of the output: the same sum, rounded in another order. Elsewhere these are torch's own layers.
 """
 
 from typing import Any
