@@ -23,12 +23,12 @@ into `Machine` in `benchmarks/model.py`.
 Counted, for the paper's network (`$NET`), one update of each network on a minibatch of its own:
 
 - $WORK GFLOP an image, $WEIGHTS million weights;
-- $COLLECTIVES all-reduces: batch norm's sums, there and back, wherever a layer runs, and one of gradients for each network.
+- $COLLECTIVES collectives: batch norm's sums, there and back, wherever a layer runs, and one of gradients for each network.
   A layer's statistics are needed before the next begins: they are latency, not bandwidth, and cannot hide behind
   work. `python -m benchmarks.scaling` counts them on real ranks.
 
 Stated: $PEAK TFLOP/s a GPU in bf16, $SHARE of it reached with many images and half of that with $HALF; a step takes at
-least $LAUNCH ms of launches; a small all-reduce takes $NEAR_US us in a node of 8 and $FAR_US us more for each doubling of nodes;
+least $LAUNCH ms of launches; a small collective takes $NEAR_US us in a node of 8 and $FAR_US us more for each doubling of nodes;
 a large one moves $NEAR_GB GB/s for each GPU in a node and $FAR_GB GB/s across nodes. Nothing is taken to overlap, though
 gradients do in part."""  # noqa: E501
 
@@ -53,7 +53,7 @@ class Machine:
     share: float = 0.35  # of the peak, at 64 images a GPU and more
     half_images: float = 16.0  # images a GPU at which half of that share is reached
     launch_seconds: float = 1.5e-3  # of a step without CUDA graphs, however few the images
-    near_seconds: float = 15e-6  # a small all-reduce within a node
+    near_seconds: float = 15e-6  # a small collective within a node
     far_seconds: float = 12e-6  # more of it for each doubling of nodes
     near_bytes_per_second: float = 300e9  # of a large all-reduce within a node, each GPU
     far_bytes_per_second: float = 40e9  # across nodes

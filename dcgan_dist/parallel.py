@@ -20,6 +20,9 @@ from dcgan_dist.syncbn import synchronise
 from dcgan_dist.world import World
 
 Network = TypeVar("Network", bound=nn.Module)
+BUCKET_MB = 25
+"""Gradients go in pieces of this size, so that those of a large network overlap with its backward pass. Given
+in words, the first is no smaller than the rest: a network below it takes one all-reduce."""
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -60,7 +63,7 @@ def player(net: Network, config: Config, world: World, example: Tensor) -> Playe
     parallel: nn.Module = net
     if world.ranks > 1:
         synchronise(net, world.group)
-        parallel = DistributedDataParallel(net, gradient_as_bucket_view=True)
+        parallel = DistributedDataParallel(net, gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MB)
         _settle(parallel, example.to(world.device, dtype))
     if config.train.compile:
         parallel = torch.compile(parallel)  # type: ignore[assignment]

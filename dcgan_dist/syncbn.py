@@ -81,9 +81,7 @@ class BatchNorm(nn.Module):
         if self.group is None:
             return found[0], found[1]
         mean, var = found.double()
-        moments = torch.stack((mean, var + mean**2))
-        dist.all_reduce(moments, group=self.group)
-        mean, square = moments / self.group.size()
+        mean, square = _gather(torch.stack((mean, var + mean**2)), self.group).mean(0)
         return mean.to(found.dtype), (square - mean**2).clamp_(min=0).to(found.dtype)
 
 
@@ -91,6 +89,13 @@ def _local_statistics(x: Tensor, *, like: Tensor) -> Tensor:
     # Handing over buffers in the parameters' type makes the kernel accumulate and answer in that type.
     buffers = torch.zeros_like(like), torch.ones_like(like)
     return torch.stack(torch.batch_norm_update_stats(x, *buffers, 1.0))
+
+
+def _gather(own: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """(ranks, ...): one round of messages, where a sum over ranks takes two; and every rank adds in one order."""
+    found = own.new_empty((group.size(), *own.shape))
+    dist.all_gather(list(found), own, group=group)
+    return found
 
 
 class _Normalise(Function):
@@ -126,8 +131,7 @@ class _Normalise(Function):
             for dy, x, mean, var in zip(gradients, batches, means, variances, strict=True)
         ]
         own = torch.stack([torch.stack((dbias, dweight)) for _, dweight, dbias in fixed])
-        sums = own.clone()  # for each batch: sum(dy), sum(dy x_hat)
-        dist.all_reduce(sums, group=ctx.group)
+        sums = _gather(own, ctx.group).sum(0)  # for each batch: sum(dy), sum(dy x_hat)
         # The statistics' own dependence on x: dx -= w/std (mean(dy) + x_hat mean(dy x_hat)).
         zeros, ones = torch.zeros_like(weight), torch.ones_like(weight)
         for x, (dx, _, _), mean, var, (sum_dy, sum_dy_x) in zip(
