@@ -92,7 +92,7 @@ def _local_statistics(x: Tensor, *, like: Tensor) -> Tensor:
 
 
 def _gather(own: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """(ranks, ...): one round of messages, where a sum over ranks takes two; and every rank adds in one order."""
+    """(ranks, ...): one round of messages, where a sum over ranks takes two, to be added in one order."""
     found = own.new_empty((group.size(), *own.shape))
     dist.all_gather(list(found), own, group=group)
     return found
