@@ -126,6 +126,8 @@ class Run:
     """How many of the newest checkpoints to keep."""
     checkpoint_keep_steps: int | None = None
     """Keep also every checkpoint whose step is a multiple of this."""
+    checkpoint_best: Literal["swd", "fid", "kid"] | None = None
+    """Keep also the checkpoint whose score of this kind is the lowest so far; of those of scored steps."""
     profile_steps: int = 0
     """Trace so many steps of rank 0, some steps after the start, into DIR/profile; Perfetto opens it."""
 
@@ -224,6 +226,7 @@ def check(config: Config, *, ranks: int) -> None:
     for name, (value, least) in at_least.items():
         if not value >= least:
             raise ConfigError(f"{name}={value} must be at least {least}")
+    _check_best(config)
     below_one = {"optim.beta1": optim.beta1, "optim.beta2": optim.beta2, "train.ema_decay": train.ema_decay}
     for name, fraction in below_one.items():
         if fraction is not None and not 0 <= fraction < 1:
@@ -240,6 +243,17 @@ def check(config: Config, *, ranks: int) -> None:
             f"data.batch_images={data.batch_images} does not divide over {ranks} ranks; "
             f"nearest that do: {below} and {below + ranks}"
         )
+
+
+def _check_best(config: Config) -> None:
+    best, scored, saved = config.run.checkpoint_best, config.eval.steps, config.run.checkpoint_steps
+    if best is not None and (scored is None or scored % saved):
+        raise ConfigError(
+            f"run.checkpoint_best={best} needs eval.steps, a multiple of run.checkpoint_steps={saved}, "
+            f"not {'null' if scored is None else scored}"
+        )
+    if best in ("fid", "kid") and config.eval.inception is None:
+        raise ConfigError(f"run.checkpoint_best={best} needs eval.inception, a file of its weights")
 
 
 def check_data(config: Config) -> Index:

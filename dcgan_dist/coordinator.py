@@ -9,9 +9,10 @@ whole.
 
 import json
 import logging
+import math
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -89,6 +90,7 @@ class Coordinator:
         self.folder = Folder(config.run.dir)
         self.folder.write("config.yaml", dump(config).encode())
         self._checkpoints = store.join(config.run.dir, "checkpoints")
+        self._best = (math.inf, 0)
         self._metrics = self._open_metrics(first_step)
         self._board = SummaryWriter(
             str(self.folder.growing / "tensorboard"), purge_step=first_step + 1 if first_step else None
@@ -137,6 +139,13 @@ class Coordinator:
         self._metrics.flush()
         for name, value in told.items():
             self._board.add_scalar(name, value, step)
+        self._note_best(step, told)
+
+    def _note_best(self, step: int, values: Mapping[str, float]) -> None:
+        """Keep in mind the step with the lowest score of the kind that the run is to keep."""
+        found = values.get(f"eval/{self.config.run.checkpoint_best}", math.nan)
+        if found < self._best[0]:
+            self._best = found, step
 
     def tick(self) -> None:
         """A step is done. Raises UnsavedError when checkpoints can no longer be written."""
@@ -189,6 +198,7 @@ class Coordinator:
                 self._checkpoints,
                 keep=run.checkpoints_kept,
                 keep_steps=run.checkpoint_keep_steps,
+                pinned=self._best[1:],
                 damaged=self._damaged,
             )
         except ShardsError as error:  # the new one is whole; the next prune removes what is left
@@ -212,10 +222,12 @@ class Coordinator:
         if first_step and store.exists(url):
             for line in store.read_bytes(url).decode().splitlines():
                 try:
-                    if json.loads(line)["step"] <= first_step:
-                        kept.append(line)
+                    values = json.loads(line)
                 except ValueError:  # cut short by a kill
                     continue
+                if values["step"] <= first_step:
+                    kept.append(line)
+                    self._note_best(values["step"], values)
         path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         return path.open("a", encoding="utf-8")
 

@@ -35,6 +35,7 @@ from shards import ShardsError, store
 from shards.__main__ import check_build
 from shards.redact import redact
 
+MERGE = "merge"
 TRAINER = "dcgan_dist.train"
 STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 OURS = [
@@ -197,7 +198,7 @@ def plan_shards(given: argparse.Namespace, folder: Path, extra: Extra) -> list[J
     at_once = given.at_once or given.parts
     return [
         make_job(parts, folder, extra, job_name="shards", array_parallelism=at_once, **shared),
-        make_job([Task((*build, "--merge", str(given.parts)))], folder, extra, job_name="merge", **shared),
+        make_job([Task((*build, "--merge", str(given.parts)))], folder, extra, job_name=MERGE, **shared),
     ]
 
 
@@ -475,11 +476,14 @@ def status(given: argparse.Namespace, rest: Sequence[str]) -> int:
 def states(ids: Sequence[str]) -> dict[str, str]:
     """What Slurm says of each job and array task, or its accounting where it is long over."""
     rows = [
-        line.split("|") for line in ask("squeue", "-ht", "all", "--me", "-o", "%i|%F|%T|%r|%N").splitlines()
+        line.split("|")
+        for line in ask("squeue", "-ht", "all", "--me", "-o", "%i|%F|%j|%T|%r|%N").splitlines()
     ]
     found = {
-        name: " ".join(filter(None, (state, where, f"({reason})" if reason != "None" else "")))
-        for name, job, state, reason, where in rows
+        name: " ".join(
+            filter(None, (MERGE * (kind == MERGE), state, where, f"({reason})" * (reason != "None")))
+        )
+        for name, job, kind, state, reason, where in rows
         if job in ids
     }
     gone = [job for job in filter(None, ids) if not any(name.partition("_")[0] == job for name in found)]

@@ -185,6 +185,7 @@ def test_an_array_of_parts_is_one_build_also_when_tasks_are_killed(slurm: Cluste
     slurm.wait_for("an empty queue", lambda: not slurm.tell("squeue", "-h"))
     told = launch(slurm, tmp_path / "slurm", "status").stdout
     assert told.count("attempt 1 exit 0") == 2
+    assert "merge COMPLETED" in told
     build(Rooms(20000, size=16), str(tmp_path / "one"), size=16, shard_images=100, workers=2)
     one, found = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "many")

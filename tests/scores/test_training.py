@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dcgan_dist import evaluate, train
+from dcgan_dist import checkpoint, evaluate, train
 from tests.ranks import run_ranks
 from tests.test_promises import words
 
@@ -42,6 +42,34 @@ def test_scores_are_logged_with_their_protocol_and_do_not_touch_training(
         for out in (plain, watched)
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)  # told in float32
+
+
+def test_the_best_checkpoint_is_kept_also_over_a_restart(rooms16: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    every = ["--eval.steps=2", "--eval.images=64", "--run.checkpoint_steps=2", "--run.checkpoints_kept=1"]
+    arguments = words(rooms16, run, *every, "--run.checkpoint_best=swd", "--optim.lr=0.02")
+    for steps in (8, 16):
+        assert train.main([*arguments, f"--train.steps={steps}"]) == 0
+        scores = {int(line["step"]): line["eval/swd"] for line in scored(run)}
+        assert list(scores) == list(range(2, steps + 1, 2))
+        best = min(scores, key=lambda step: scores[step])
+        assert checkpoint.steps(str(run / "checkpoints")) == sorted({best, steps})
+    assert best != 16, "the last is kept anyway"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["swd"], "needs eval.steps, a multiple of run.checkpoint_steps=1000, not null"),
+        (["swd", "--eval.steps=300"], "a multiple of run.checkpoint_steps=1000, not 300"),
+        (["fid", "--eval.steps=1000"], "needs eval.inception"),
+    ],
+)
+def test_a_best_checkpoint_that_cannot_be_known(
+    rooms16: str, tmp_path: Path, given: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(words(rooms16, tmp_path / "run", f"--run.checkpoint_best={given[0]}", *given[1:])) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_the_command_keeps_what_it_prints(
