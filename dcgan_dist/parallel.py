@@ -21,8 +21,8 @@ from dcgan_dist.world import World
 
 Network = TypeVar("Network", bound=nn.Module)
 BUCKET_MB = 25
-"""Gradients go in pieces of this size, so that those of a large network overlap with its backward pass. Given
-in words, the first is no smaller than the rest: a network below it takes one all-reduce."""
+"""Gradients go in pieces of this size, so that those of a large network overlap with its backward pass, and a
+small network's in one. (Left to its default, DDP cuts a first piece of 1 MB.)"""
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
