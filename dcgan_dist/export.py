@@ -61,7 +61,7 @@ def to_onnx(sampler: Sampler) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            sampler.generator.cpu().eval(),
+            sampler.generator.cpu().eval().requires_grad_(False),  # its layers ask whether they learn
             (torch.zeros(2, sampler.generator.net.z_size),),
             input_names=["z"],
             output_names=["picture"],
