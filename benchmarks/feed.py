@@ -2,9 +2,8 @@
 
 Drawn rooms of 64x64, warm page cache, batches of 128, no training; every reader in a process of its own, one
 after another in each round, on data that its own writer wrote. webdataset is measured as installed: tars by
-its writer, decoded by its Pillow decoder; and once more on our tars, which it reads faster than its own. The
-others get our JPEG decoder. litdata and mosaicml-streaming are measured where they can be imported: see
-benchmarks/README.md.
+its writer, decoded by its Pillow decoder; and once more on our tars. The others get our JPEG decoder. litdata
+and mosaicml-streaming are measured where they can be imported: see benchmarks/README.md.
 """
 
 import argparse

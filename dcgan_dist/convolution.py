@@ -18,30 +18,27 @@ class Conv2d(nn.Conv2d):
     """`nn.Conv2d` of one group, without bias and dilation, with the same stride and padding both ways."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _is_slow(x, self.weight):
-            return super().forward(x)
-        x, weight = _cast(x, self.weight)
-        found: Tensor = _Down.apply(x, weight, self.stride[0], int(self.padding[0]))  # type: ignore[no-untyped-call]
-        return found
+        return _convolve(self, x) if _is_slow(x, self.weight) else super().forward(x)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
     """`nn.ConvTranspose2d` under the same conditions."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if not _is_slow(x, self.weight):
-            return super().forward(x, output_size)
-        x, weight = _cast(x, self.weight)
-        found: Tensor = _Up.apply(  # type: ignore[no-untyped-call]
-            x, weight, self.stride[0], int(self.padding[0]), self.output_padding[0]
-        )
-        return found
+        return _convolve(self, x) if _is_slow(x, self.weight) else super().forward(x, output_size)
 
 
 def _is_slow(x: Tensor, weight: Tensor) -> bool:
     # Measured on two cores with AVX-512, 3x3 to 5x5 kernels, float32 and bfloat16.
     learns = torch.is_grad_enabled() and weight.requires_grad
     return x.device.type == "cpu" and learns and 2 * weight.numel() >= x.numel()
+
+
+def _convolve(layer: Conv2d | ConvTranspose2d, x: Tensor) -> Tensor:
+    x, weight = _cast(x, layer.weight)
+    sizes = layer.stride, layer.padding, layer.dilation, layer.transposed, layer.output_padding, layer.groups
+    found: Tensor = _Convolve.apply(x, weight, sizes)  # type: ignore[no-untyped-call]
+    return found
 
 
 def _cast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,44 +49,25 @@ def _cast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return x, weight
 
 
-class _Down(Function):
+class _Convolve(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, sizes: tuple[Any, ...]) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return functional.conv2d(x, weight, stride=stride, padding=padding)
+        ctx.sizes = sizes
+        return torch.convolution(x, weight, None, *sizes)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
+        (stride, _), (padding, _), _, transposed, *_ = ctx.sizes
         dx = None
         if ctx.needs_input_grad[0]:
-            sizes = [ctx.stride] * 2, [ctx.padding] * 2, [1, 1], False, [0, 0], 1
-            dx = torch.ops.aten.convolution_backward(dy, x, weight, None, *sizes, [True, False, False])[0]
-        return dx, weight_gradient(x, dy, weight.shape[-1], ctx.stride, ctx.padding), None, None
-
-
-class _Up(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, output_padding: int
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return functional.conv_transpose2d(
-            x, weight, stride=stride, padding=padding, output_padding=output_padding
-        )
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = functional.conv2d(dy, weight, stride=ctx.stride, padding=ctx.padding)
-        # It is the gradient of a convolution that takes what this one gives, and gives what it takes.
-        return dx, weight_gradient(dy, x, weight.shape[-1], ctx.stride, ctx.padding), None, None, None
+            only_x = [True, False, False]
+            dx = torch.ops.aten.convolution_backward(dy, x, weight, None, *ctx.sizes, only_x)[0]
+        # A transposed one has the gradient of the convolution the other way round.
+        taken, given = (dy, x) if transposed else (x, dy)
+        return dx, weight_gradient(taken, given, weight.shape[-1], stride, padding), None
 
 
 def weight_gradient(x: Tensor, dy: Tensor, kernel: int, stride: int, padding: int) -> Tensor:

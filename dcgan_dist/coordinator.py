@@ -187,9 +187,10 @@ class Coordinator:
 
     def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
         """Write a checkpoint in the background."""
-        self._writer.save(step, partial(self._write, step, parts, facts))
+        # The best as of now: a better one may be noted while this is written, and is not saved then.
+        self._writer.save(step, partial(self._write, step, parts, facts, best=self._best[1]))
 
-    def _write(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
+    def _write(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any], *, best: int) -> None:
         checkpoint.write(self._checkpoints, step, parts, facts)
         self._damaged.discard(step)
         run = self.config.run
@@ -198,7 +199,7 @@ class Coordinator:
                 self._checkpoints,
                 keep=run.checkpoints_kept,
                 keep_steps=run.checkpoint_keep_steps,
-                pinned=self._best[1:],
+                pinned=(best,),
                 damaged=self._damaged,
             )
         except ShardsError as error:  # the new one is whole; the next prune removes what is left

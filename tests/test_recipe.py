@@ -128,7 +128,13 @@ def test_adam_with_coupled_l2_equals_its_formula() -> None:
 
 
 def test_real_and_fake_batches_never_share_statistics() -> None:
-    _, d = make_players(Config(model=Model(net="tiny16")), ALONE)
+    g, d = make_players(Config(model=Model(net="tiny16")), ALONE)
+    seen: list[int] = []
+    norm = d.bare.get_submodule("norms.0")
+    apart = norm.apart
+    norm.apart = lambda batches: seen.extend(map(len, batches)) or apart(batches)
+    update_d(g, d, real=torch.rand(8, 3, 16, 16), z=torch.rand(8, 16), cast=torch.enable_grad)
+    assert seen == [8, 8]
     real, other = torch.rand(8, 3, 16, 16), torch.rand(8, 3, 16, 16) * 100
     on_real, on_other = d.bare(real, other)
     torch.testing.assert_close(d.bare(real), on_real, rtol=0, atol=0)
