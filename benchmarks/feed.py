@@ -2,14 +2,17 @@
 
 Drawn rooms of 64x64, warm page cache, batches of 128, no training; every reader in a process of its own, one
 after another in each round, on data that its own writer wrote. webdataset is measured as installed: tars by
-its writer, decoded by its Pillow decoder; and once more on our tars. The others get our JPEG decoder. litdata
-and mosaicml-streaming are measured where they can be imported: see benchmarks/README.md.
+its writer, decoded by its Pillow decoder; and once more on our tars; ours also reads its tars as they are.
+The others get our JPEG decoder. "decoder_alone" decodes the same bytes out of memory, in storage order, and
+does nothing else: no reader with this decoder can be faster. litdata and mosaicml-streaming are measured
+where they can be imported: see benchmarks/README.md.
 """
 
 import argparse
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
@@ -28,6 +31,7 @@ from shards.build import build
 from shards.format import parse_records
 from shards.index import load
 from shards.reader import Blocks
+from shards.reindex import reindex
 from shards.sources.rooms import Rooms
 
 BATCH = 128
@@ -104,6 +108,24 @@ def from_files(folder: str, workers: int) -> Run:
     return lambda: sum(len(batch) for batch in loader)
 
 
+def decoder_alone(url: str, threads: int) -> Run:
+    pictures = list(pictures_of(url))
+    size = load(url).image_size
+    batches = np.empty((threads, BATCH, size, size, 3), np.uint8)
+
+    def decode(thread: int) -> None:
+        rows = list(batches[thread])
+        for number, data in enumerate(pictures[thread::threads]):
+            simplejpeg.decode_jpeg(data, "RGB", buffer=rows[number % BATCH])
+
+    def run() -> int:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(decode, range(threads)))
+        return len(pictures)
+
+    return run
+
+
 def pictures_of(url: str) -> Iterator[bytes]:
     """The encoded pictures of a dataset, in storage order."""
     for path in sorted(Path(url).glob("*.tar")):
@@ -118,12 +140,13 @@ def _itself(item: bytes) -> bytes:
 
 
 def write_for_webdataset(url: str, encoding: str, folder: str) -> str:
-    """The same pictures in tars of webdataset's own writer, as many to a tar; the folder."""
+    """The same pictures in tars of webdataset's own writer, as many to a tar, adopted; the folder."""
     Path(folder).mkdir()
     per_shard = load(url).shards[0].samples
     with webdataset.ShardWriter(f"{folder}/%06d.tar", maxcount=per_shard, maxsize=1e12, verbose=0) as out:
         for number, data in enumerate(pictures_of(url)):
             out.write({"__key__": f"{number:09d}", encoding: data})
+    reindex(folder)
     return folder
 
 
@@ -166,12 +189,18 @@ def compare(url: str, encoding: str, contenders: dict[str, tuple[Any, ...]], *, 
         "webdataset": ("webdataset_0", "webdataset_2"),
         "webdataset_on_our_tars": ("webdataset_on_our_tars",),
         "best_peer": ("litdata", "mosaicml"),
+        "decoder_alone": ("decoder_alone_2",),
     }
     for name, starts in against.items():
         theirs = [values for who, values in rates.items() if who.startswith(starts)]
         if theirs:
             gain = ratios(mine, best(theirs))
             record("feed", f"feed/{encoding}/ratio_to_{name}", gain, unit="ratio", config=config)
+    if encoding == "jpg":
+        bound = ratios(
+            rates["decoder_alone_2_threads"], best([rates[f"webdataset_{n}_workers"] for n in (0, 2)])
+        )
+        record("feed", "feed/jpg/decoder_alone_to_webdataset", bound, unit="ratio", config=config)
     if encoding == "npy":
         one = rates["ours_1_thread"]
         record("feed", "feed/npy/images_per_second_one_core", one, unit="images/s", config=config)
@@ -199,7 +228,9 @@ def main() -> None:
             own = write_for_webdataset(url, encoding, f"{folder}/webdataset_{encoding}")
             for name, where in {"webdataset": own, "webdataset_on_our_tars": url}.items():
                 contenders |= {f"{name}_{n}_workers": (from_webdataset, where, encoding, n) for n in (0, 2)}
+            contenders["ours_2_threads_on_webdataset_tars"] = ours, own, 2, epochs
             if encoding == "jpg":
+                contenders |= {f"decoder_alone_{n}_threads": (decoder_alone, url, n) for n in (1, 2)}
                 made = write_for_peers(url, folder)
                 contenders |= {
                     f"{name}_{n}_workers": (PEERS[name], where, n)

@@ -5,6 +5,7 @@ record equally long, so that a block of samples is one strided array. Kept out: 
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -167,29 +168,61 @@ def check_new(member: Member, others: Mapping[str, object], where: str) -> None:
         raise ShardsError(f"{where}: {member.name!r} is there twice in one sample")
 
 
-def image_members(data: Buffer) -> list[memoryview] | None:
-    """The image of each sample in bytes that match their checksum, without looking at each header twice.
+def image_members(data: Buffer, *, where: str = "tar") -> list[Buffer]:
+    """The picture of every sample in bytes that match their checksum, empty where a sample has none.
 
-    None where the bytes are not plain records as `pack_record` writes them: `parse_records` is for those.
+    Equal to `parse_records` and `Record.image`, in a tenth of the time. Raises ShardsError as they do.
     """
-    view = memoryview(data)
-    found: list[memoryview] = []
-    at, total, sample = 0, len(view), b""
+    plain = _plain_images(memoryview(data))
+    if plain is not None:
+        return plain
+    found = (record.image() for record in parse_records(data, where=where))
+    return [image[1] if image else b"" for image in found]
+
+
+def _plain_images(view: memoryview) -> list[Buffer] | None:
+    """The same of files with short names, whose headers were all checked when their checksum was made.
+
+    None where there is anything else among them: that is left to the full parse.
+    """
+    found: list[Buffer] = []
+    at, total, sample, best = 0, len(view), b"", 0
     while at < total:
-        body = at + TAR_BLOCK
-        name, kind = bytes(view[at : at + 100]), bytes(view[at + 124 : at + 157])
-        key, _, rest = name.partition(b".")
-        extension, digits = rest.partition(b"\0")[0], kind[:11]
-        if kind[32:] != b"0" or not digits.isdigit():
+        header, body = bytes(view[at : at + 346]), at + TAR_BLOCK
+        kind, digits = header[156:157], header[124:135]
+        if not digits or digits.strip(b"01234567"):
             return None
         stop = body + int(digits, 8)
-        if key != sample and extension in _PLAIN_IMAGES:
-            found.append(view[body:stop])
-            sample = key
-        elif key != sample or extension != b"json":
-            return None
         at = stop + -stop % TAR_BLOCK
+        if kind == b"x":
+            if _RENAMED.search(view[body:stop]):
+                return None
+            continue
+        stem, _, extension = header[:100].partition(b"\0")[0].partition(b".")
+        if kind != b"0" or header[345:] != b"\0" or not _is_plain(stem, extension):
+            return None
+        # As `picture_extension`: an image's extension goes before one that only ends so.
+        rank = _IMAGE_RANKS.get(extension) or _rank(extension)
+        if stem != sample:
+            sample, best = stem, rank
+            found.append(view[body:stop] if rank else b"")
+        elif rank > best:
+            best = rank
+            found[-1] = view[body:stop]
     return found if at == total else None
 
 
-_PLAIN_IMAGES = {extension.encode() for extension in IMAGE_EXTENSIONS}
+def _is_plain(stem: bytes, extension: bytes) -> bool:
+    """Whether the first dot of a name parts its sample's key from its extension."""
+    return extension != b"" and b"/" not in extension and stem.rpartition(b"/")[2] != b""
+
+
+def _rank(extension: bytes) -> int:
+    found = extension.lower()
+    return _IMAGE_RANKS.get(found, int(found.rpartition(b".")[2] in _IMAGE_RANKS))
+
+
+_RENAMED = re.compile(rb"path=|size=|GNU\.")
+"""In a PAX header: what says more of its file than a time."""
+
+_IMAGE_RANKS = {extension.encode(): 2 for extension in IMAGE_EXTENSIONS}

@@ -11,7 +11,7 @@ from shards import index as indexes
 from shards import store
 from shards.blocks import BlockTable, block_sum
 from shards.errors import ShardsError
-from shards.format import Buffer, image_members, parse_records
+from shards.format import image_members
 from shards.images import Pixels, decode_into
 from shards.index import Index, Shard
 
@@ -22,10 +22,7 @@ def read_block(url: str, index: Index, shard: Shard, row: BlockTable) -> Pixels:
     data = store.read_range(where, start, start + int(row["bytes"]))
     if block_sum(data) != int(row["sum"]):
         raise ShardsError(f"{where}: bytes from {start} are damaged; run: python -m shards verify {url}")
-    members: Sequence[Buffer] | None = image_members(data)
-    if members is None:
-        found = (record.image() for record in parse_records(data, where=where))
-        members = [image[1] for image in found if image is not None]
+    members = image_members(data, where=where)
     out = np.empty((len(members), index.image_size, index.image_size, 3), np.uint8)
     for picture, member in zip(out, members, strict=True):
         decode_into(member, picture)

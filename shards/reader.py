@@ -6,7 +6,7 @@ Kept out: the order in which blocks are read, and when.
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shards import images, store
 from shards.blocks import block_sum
 from shards.errors import ShardsError
-from shards.format import PIXELS_OFFSET, Buffer, image_members, parse_records
+from shards.format import PIXELS_OFFSET, Buffer, image_members
 from shards.index import Index, load_blocks
 
 U8 = NDArray[np.uint8]
@@ -112,56 +112,80 @@ class Blocks:
         return found
 
     def decode_into(self, block: int, data: Buffer, wanted: I64, rows: U8) -> list[str]:
-        """Decode samples of a block into `rows`, (n, S, S, 3); `wanted` counts among those kept.
+        """Decode samples of a block into `rows`, (n, S, S, 3); a line for each replaced, as of `pictures`."""
+        pictures = self.pictures(block, data)
+        told = (pictures.into(at, row) for at, row in zip(wanted.tolist(), rows, strict=True))
+        return [line for line in told if line]
 
-        A damaged sample is replaced by the next of the block that is kept and whole; returns a line for each.
-        Raises ShardsError where none is.
-        """
-        kept = None if self._gone is None else self.kept(block)
-        positions = wanted if kept is None else kept[wanted]
+    def pictures(self, block: int, data: Buffer) -> "Pictures":
+        """The pictures of a block in its bytes. Raises ShardsError where they are not those of the index."""
+        kept = None if self._gone is None else self.kept(block).tolist()
         if self.index.record_bytes:
             size = self.index.image_size
             shape, strides = (int(self._sizes[block]), 3 * size * size), (self.index.record_bytes, 1)
-            pixels = np.ndarray(shape, np.uint8, data, PIXELS_OFFSET, strides)
-            rows.reshape(len(rows), -1)[:] = pixels[positions]
-            return []
-        members = _members(data, self.url)
+            return RawPictures(np.ndarray(shape, np.uint8, data, PIXELS_OFFSET, strides), kept)
+        members = image_members(data, where=self.url)
         if len(members) != self._sizes[block]:
             raise ShardsError(
                 f"{self.url}: {self.sample_name(block, 0)}: its block has {len(members)} samples, the index "
                 f"says {self._sizes[block]}; run: python -m shards index {self.url}"
             )
-        return self._decode_members(block, members, positions.tolist(), rows)
+        return EncodedPictures(members, kept, self, block)
 
-    def _decode_members(
-        self, block: int, members: Sequence[Buffer], positions: list[int], rows: U8
-    ) -> list[str]:
-        bad: list[str] = []
-        for position, row in zip(positions, rows, strict=True):
-            try:
-                images.decode_into(members[position], row)
-            except ShardsError as error:
-                other = self._decode_next(block, members, position, row)
-                bad.append(
-                    f"{self.sample_name(block, position)} is damaged ({error}); sample {other} of its block "
-                    "stands in"
-                )
-        return bad
 
-    def _decode_next(self, block: int, members: Sequence[Buffer], position: int, row: U8) -> int:
+class RawPictures:
+    """The pictures of a block of raw records."""
+
+    def __init__(self, pixels: U8, kept: list[int] | None) -> None:
+        self._pixels, self._kept = pixels, kept
+
+    def into(self, wanted: int, row: U8) -> str | None:
+        """Copy picture `wanted`, counted among those kept, into `row`, (S, S, 3)."""
+        position = wanted if self._kept is None else self._kept[wanted]
+        row.reshape(-1)[:] = self._pixels[position]
+        return None
+
+
+class EncodedPictures:
+    """The pictures of a block as encoded files."""
+
+    def __init__(self, members: Sequence[Buffer], kept: list[int] | None, blocks: Blocks, block: int) -> None:
+        self._members, self._kept, self._blocks, self._block = members, kept, blocks, block
+
+    def into(self, wanted: int, row: U8) -> str | None:
+        """Decode picture `wanted`, counted among those kept, into `row`, (S, S, 3).
+
+        A damaged one is replaced by the next of the block that is kept and whole; returns a line to tell so.
+        Raises ShardsError where none is.
+        """
+        position = wanted if self._kept is None else self._kept[wanted]
+        try:
+            images.decode_into(self._members[position], row)
+        except ShardsError as error:
+            other = self._decode_next(position, row)
+            return (
+                f"{self._blocks.sample_name(self._block, position)} is damaged ({error}); sample {other} of "
+                "its block stands in"
+            )
+        return None
+
+    def _decode_next(self, position: int, row: U8) -> int:
         """Decode the next sample that can be; its position."""
-        kept = self.kept(block).tolist()
+        kept = self._blocks.kept(self._block).tolist()
         at = kept.index(position)
         for other in kept[at + 1 :] + kept[:at]:
             try:
-                images.decode_into(members[other], row)
+                images.decode_into(self._members[other], row)
             except ShardsError:
                 continue
             return int(other)
         raise ShardsError(
-            f"{self.url}: {self.sample_name(block, position)}: no sample of its block can be decoded; "
-            f"run: python -m shards verify --decode {self.url}"
+            f"{self._blocks.url}: {self._blocks.sample_name(self._block, position)}: no sample of its block "
+            f"can be decoded; run: python -m shards verify --decode {self._blocks.url}"
         )
+
+
+Pictures: TypeAlias = RawPictures | EncodedPictures
 
 
 def _removed(index: Index, first: Sequence[int]) -> NDArray[np.bool_]:
@@ -171,12 +195,3 @@ def _removed(index: Index, first: Sequence[int]) -> NDArray[np.bool_]:
         blocks, positions = np.divmod(np.asarray(shard.removed, np.int64), index.block_samples)
         gone[row + blocks, positions] = True
     return gone
-
-
-def _members(data: Buffer, where: str) -> Sequence[Buffer]:
-    """The picture of every sample of a block, empty where a sample has none."""
-    plain = image_members(data)
-    if plain is not None:
-        return plain
-    found = (record.image() for record in parse_records(data, where=where))
-    return [b"" if image is None else image[1] for image in found]

@@ -132,10 +132,24 @@ def test_too_much_damage_stops_the_run_with_the_place(tmp_path: Path) -> None:
         batches(out, 30)
 
 
-def test_a_reader_takes_two_blocks_of_every_lane_and_what_is_read_ahead(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["npy", "jpg"])
+def test_a_reader_takes_a_few_batches_and_a_block_of_every_lane(tmp_path: Path, encoding: str) -> None:
     url = str(tmp_path / "set")
-    index = build(Rooms(30, size=64), url, size=64, workers=1)
+    index = build(Rooms(30, size=64), url, size=64, encoding=encoding, workers=1)
+    blocks = Blocks(url, index)
     plan = Plan(np.full(1000, index.block_samples, np.int64), batch_images=1024, seed=0)
-    feed = Feed(Blocks(url, index), plan, lanes=range(1024))
-    assert feed.ring_bytes == 2 * 1024 * index.block_samples * 3 * 64 * 64 <= 2 * 1024 * 2**18
-    assert feed.ring_bytes + Data().prefetch_bytes < 1e9
+    feed = Feed(blocks, plan, lanes=range(1024))
+    batch_bytes = 1024 * 3 * 64 * 64
+    assert feed.memory_bytes == 8 * batch_bytes + 1024 * blocks.lengths.max()
+    assert feed.memory_bytes + Data().prefetch_bytes < 1e9
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "batches"), [(128, 64, 8), (1024, 64, 8), (512, 128, 5), (1024, 256, 3)]
+)
+def test_large_batches_are_held_few(tmp_path: Path, rows: int, size: int, batches: int) -> None:
+    index = build(Rooms(30, size=size), str(tmp_path / "set"), size=size, workers=1)
+    blocks = Blocks(str(tmp_path / "set"), index)
+    plan = Plan(np.full(1000, index.block_samples, np.int64), batch_images=rows, seed=0)
+    held = Feed(blocks, plan, lanes=range(rows)).memory_bytes - rows * int(blocks.lengths.max())
+    assert held == batches * rows * size * size * 3

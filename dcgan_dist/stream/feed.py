@@ -1,16 +1,19 @@
-"""Batches in the order of the plan: threads check and decode blocks straight into a ring of batches.
+"""Batches in the order of the plan: threads check blocks and decode their pictures into a ring of batches.
 
-The ring holds two blocks of every lane, decoded; what is read ahead of it is still encoded. Threads, not
-worker processes: reads and decoders release the interpreter lock, storage clients do not survive a fork,
-and nothing has to be copied between processes. A damaged sample is replaced by the next of its block, a
-damaged block by the next block: both are functions of the position, so that every run replaces alike. Storage
-that does not answer is no damage: it stops the run.
+Each thread fills the rows of its own lanes. A lane's block stays encoded, and each picture is decoded for the
+batch that needs it, so that memory is what storage takes and a few batches. Threads, not worker processes:
+reads and decoders release the interpreter lock, storage clients do not survive a fork, and nothing has to be
+copied between processes. A damaged sample is replaced by the next of its block, a damaged block by the next
+block: both are functions of the position, so that every run replaces alike. Storage that does not answer is
+no damage: it stops the run.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import count
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +30,9 @@ from shards.reader import Blocks
 from shards.redact import redact
 
 U8 = NDArray[np.uint8]
+RING_BATCHES, RING_BYTES = 8, 2**27
+"""What the ring holds at most, and three batches at least."""
+
 SUBSTITUTES = 8
 """How many blocks to try in place of a damaged one."""
 
@@ -37,7 +43,7 @@ class Feed:
     """The batches of one rank for steps [`first_step`, `stop_step`): `with Feed(...) as f: f.next_batch()`.
 
     `waited_seconds` is the time that `next_batch` spent waiting; `replaced` counts damaged samples. Memory is
-    `ring_bytes`, and `prefetch_bytes` where storage is remote.
+    `memory_bytes` at most, and `prefetch_bytes` where storage is remote.
     """
 
     def __init__(
@@ -60,14 +66,18 @@ class Feed:
         self._max_bad_fraction, self._warn_after_seconds = max_bad_fraction, warn_after_seconds
         self._named: set[str] = set()
         size = blocks.index.image_size
-        # A block is decoded as a whole: with room for one of each lane, it would be when it is needed.
-        self._ring = np.empty((2 * int(plan.counts.max()), len(lanes), size, size, 3), np.uint8)
-        self._missing = np.full(len(self._ring), len(lanes))  # rows of each slot not yet decoded
+        ahead = min(RING_BATCHES, max(3, RING_BYTES // (len(lanes) * size * size * 3)))
+        self._ring = np.empty((ahead, len(lanes), size, size, 3), np.uint8)
+        threads = min(threads, len(lanes))
+        self._missing = [threads] * ahead  # threads that have not filled their rows of each slot
         self._first_step, self._stop_step = first_step, stop_step
         self._step = first_step  # the step that the consumer holds or waits for; earlier slots are free
         self._started = False
         self.fetch = Fetch(blocks, requests=requests, window_bytes=prefetch_bytes, cache=cache)
         self._spans = self.fetch.follow(self._all_spans(first_step))
+        self._coming: list[deque[tuple[int, Span, Data]]] = [deque() for _ in lanes]
+        self._dealt = first_step - 1  # every span that begins by this step is in `_coming`
+        self._upcoming: tuple[int, Span, Data] | None = None  # the first that is not
         self._taking = threading.Lock()
         lock = threading.Lock()
         self._room = threading.Condition(lock)  # a slot is free again
@@ -75,7 +85,10 @@ class Feed:
         self._under_way: dict[int, tuple[int, Span]] = {}
         self._error: BaseException | None = None
         self._closed = False
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(range(len(lanes))[t::threads],), daemon=True)
+            for t in range(threads)
+        ]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -96,9 +109,9 @@ class Feed:
         return self.lanes.start // len(self.lanes)
 
     @property
-    def ring_bytes(self) -> int:
-        """What the decoded batches take: 2 x lanes x the bytes of a decoded block."""
-        return self._ring.nbytes
+    def memory_bytes(self) -> int:
+        """What the decoded batches and the lanes' blocks take: the ring, and lanes x the longest block."""
+        return self._ring.nbytes + len(self.lanes) * int(self.blocks.lengths.max())
 
     def next_batch(self) -> U8:
         """The next step's rows of this rank, (lanes, S, S, 3); valid until the next call."""
@@ -106,7 +119,7 @@ class Feed:
         with self._ready:
             assert self._stop_step is None or self._step + self._started < self._stop_step
             if self._started:
-                self._missing[self._step % len(self._ring)] = len(self.lanes)
+                self._missing[self._step % len(self._ring)] = len(self._threads)
                 self._step += 1
                 self._room.notify_all()
             self._started = True
@@ -121,7 +134,7 @@ class Feed:
         return batch
 
     def _is_ready(self, slot: int) -> bool:
-        return self._error is not None or bool(self._missing[slot] == 0)
+        return self._error is not None or self._missing[slot] == 0
 
     def _what_it_waits_for(self) -> str:
         late = [span for at, span in list(self._under_way.values()) if at + span.first <= self._step]
@@ -143,46 +156,61 @@ class Feed:
                 yield began, span
             epoch, first = epoch + 1, 0
 
-    def _work(self) -> None:
+    def _work(self, rows: range) -> None:
+        """Fill these rows of every batch."""
         try:
-            while not self._closed:
-                with self._taking:
-                    taken = next(self._spans, None)
-                if taken is None:
+            held = {row: self._pictures(row) for row in rows}
+            for step in count(self._first_step):
+                if step == self._stop_step:
                     return
-                at, span, data = taken
-                self._under_way[threading.get_ident()] = at, span
-                self._serve(span, at + span.first, data)
-                del self._under_way[threading.get_ident()]
+                with self._room:
+                    self._room.wait_for(lambda: self._closed or step < self._step + len(self._ring))  # noqa: B023
+                if self._closed:
+                    return
+                self._deal(step)
+                slot = step % len(self._ring)
+                batch = self._ring[slot]
+                for row, pictures in held.items():
+                    into, wanted = next(pictures)
+                    bad = into(wanted, batch[row])
+                    if bad:
+                        self._tell([bad])
+                with self._ready:
+                    self._missing[slot] -= 1
+                    if slot == self._step % len(self._ring) and not self._missing[slot]:
+                        self._ready.notify()
         except BaseException as error:
             with self._ready:
                 self._error = self._error or error
                 self._ready.notify()
 
-    def _serve(self, span: Span, first: int, data: Data) -> None:
-        block, found, bad = self._whole_block(span, data)
-        stop = first + len(span.samples)
-        with self._room:
-            self._room.wait_for(lambda: self._closed or stop <= self._step + len(self._ring))
-            if self._closed:
+    def _deal(self, step: int) -> None:
+        """Hand out the spans that begin by `step`."""
+        with self._taking:
+            if step <= self._dealt:
                 return
-        row, low = span.lane - self.lanes.start, first % len(self._ring)
-        # The ring's end may lie within the span.
-        cut = min(len(span.samples), len(self._ring) - low)
-        pieces = [(slice(low, low + cut), span.samples[:cut])]
-        if cut < len(span.samples):
-            pieces.append((slice(0, len(span.samples) - cut), span.samples[cut:]))
-        for slots, samples in pieces:
-            wanted = samples if block == span.block else samples % self.plan.counts[block]
-            bad += self.blocks.decode_into(block, found, wanted, self._ring[slots, row])
-        if bad:
-            self._tell(bad)
-        with self._ready:
-            for slots, _ in pieces:
-                self._missing[slots] -= 1
-            # The consumer is woken when there is something for it, not for every block.
-            if self._missing[self._step % len(self._ring)] == 0:
-                self._ready.notify()
+            if self._dealt < self._first_step:
+                self._upcoming = next(self._spans, None)
+            while self._upcoming and self._upcoming[0] + self._upcoming[1].first <= step:
+                self._coming[self._upcoming[1].lane - self.lanes.start].append(self._upcoming)
+                self._upcoming = next(self._spans, None)
+            self._dealt = step
+
+    def _pictures(self, row: int) -> Iterator[tuple[Callable[[int, U8], str | None], int]]:
+        """For each step of one lane, the block's pictures and which of them."""
+        coming = self._coming[row]
+        while True:
+            at, span, data = coming.popleft()
+            self._under_way[threading.get_ident()] = at, span
+            block, found, bad = self._whole_block(span, data)
+            if bad:
+                self._tell(bad)
+            pictures = self.blocks.pictures(block, found)
+            del self._under_way[threading.get_ident()], found, data
+            samples = span.samples if block == span.block else span.samples % self.plan.counts[block]
+            into = pictures.into
+            for wanted in samples.tolist():
+                yield into, wanted
 
     def _whole_block(self, span: Span, data: Data) -> tuple[int, Buffer, list[str]]:
         """The span's block, or the next whole one, with its bytes, and a line for each sample replaced."""

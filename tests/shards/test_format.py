@@ -6,6 +6,8 @@ import tarfile
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from shards.blocks import BLOCK_DTYPE, block_sum, cut_blocks, pack_blocks, parse_blocks
 from shards.errors import ShardsError
@@ -19,6 +21,7 @@ from shards.format import (
     tar_end,
     tar_header,
 )
+from tests.shards.foreign import pack
 
 
 def a_tar(samples: int = 3, size: int = 8) -> bytes:
@@ -167,17 +170,50 @@ def test_anything_but_the_block_table_is_refused(damage):
         parse_blocks(damage(pack_blocks(table)), 2)
 
 
-def test_plain_records_are_read_without_a_full_parse_and_others_are_left_to_it() -> None:
+EXTENSIONS = ("jpg", "JPG", "png", "seg.png", "cls", "json", "txt", "mask.jpg", "npy", "webp", "x.y")
+TAR_FORMATS = (tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT)
+
+
+@given(
+    samples=st.lists(
+        st.tuples(
+            st.sampled_from(["", "a/", "v1.0/", "long" * 20 + "/", "long" * 30 + "/"]),
+            st.dictionaries(st.sampled_from(EXTENSIONS), st.integers(0, 1500), min_size=1, max_size=4),
+            st.sampled_from([None, None, None, "README", "x/.hidden", "d/"]),
+        ),
+        max_size=5,
+    ),
+    tar_format=st.sampled_from(TAR_FORMATS),
+)
+def test_pictures_of_any_tar_are_those_of_a_full_parse(samples, tar_format):
+    members = []
+    for number, (folder, files, odd) in enumerate(samples):
+        members += [(f"{folder}{number:06d}.{extension}", bytes(size)) for extension, size in files.items()]
+        members += [(odd, b"")] if odd else []
+    assume(all(len({name.lower() for name in files}) == len(files) for _, files, _ in samples))
+    try:
+        data = pack(members, format=tar_format)
+    except ValueError:  # USTAR has no room for such a name
+        assume(False)
+    records = parse_records(data)
+    data = data[: records[-1].stop] if records else b""
+    expected = [image[1] if (image := record.image()) else b"" for record in records]
+    assert [bytes(found) for found in image_members(data)] == [bytes(image) for image in expected]
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_tars_as_webdataset_writes_them_need_no_full_parse(tar_format, monkeypatch):
+    data = pack(
+        [(f"{n:09d}.{kind}", bytes(9)) for n in range(3) for kind in ("cls", "jpg")], format=tar_format
+    )
+    data = data[: parse_records(data)[-1].stop]
+    monkeypatch.setattr("shards.format.parse_records", None)
+    assert [bytes(found) for found in image_members(data)] == [bytes(9)] * 3
+
+
+def test_what_is_no_run_of_whole_records_is_refused():
     one = pack_record("00000001", [("jpg", b"abc"), ("json", b"{}")])
-    two = pack_record("00000002", [("png", b"x" * 700), ("json", b"{}")])
-    found = image_members(one + two)
-    assert found is not None
-    parsed = [record.image() for record in parse_records(one + two)]
-    assert [bytes(image) for image in found] == [bytes(image[1]) for image in parsed if image]
-    assert image_members(pack_record("1", [("cls", b"3"), ("jpg", b"abc")])) is None
-    assert image_members(one[:-1]) is None
-    assert image_members(bytes(512)) is None
+    for data in (one[:-1], one[:600], one[:1400]):
+        with pytest.raises(ShardsError, match="cut short"):
+            image_members(data)
     assert image_members(b"") == []
-    no_image = pack_record("00000003", [("json", b"{}")])
-    two_images = pack_record("00000003", [("jpg", b"abc"), ("png", b"abc")])
-    assert [image_members(one + odd) for odd in (no_image, two_images)] == [None, None]
