@@ -119,7 +119,8 @@ def _groups_as_pairs(url: str, settings: Settings) -> set[tuple[int, int]]:
         ]
     )
     words = codes.as_words(hashes, perceptual=settings.hash == "perceptual")
-    groups = group(*words, radius=settings.radius, colours=codes.colours(hashes))
+    shades = codes.colours(hashes) if settings.radius else None
+    groups = group(*words, radius=settings.radius, colours=shades)
     order = np.argsort(groups, kind="stable")
     return {
         (min(one, other), max(one, other))

@@ -1,8 +1,9 @@
 """Equal or near hashes to groups: exact by sorting, near by multi-index hashing (Norouzi et al., 2012).
 
 Two hashes of 128 bits that differ in at most 4 agree on one fifth of them; at most 9, on one fifth but for a
-single bit. Near hashes are believed only where colours agree too: rooms that are alike but for a window or a
-colour can be 4 bits apart. Kept out: where hashes come from, and what becomes of groups.
+single bit. Where near hashes are joined, colours must agree too: rooms that are alike but for a window or a
+colour can be 4 bits apart, and one pair in a billion has equal codes. Kept out: where hashes come from, and
+what becomes of groups.
 """
 
 from collections.abc import Iterator
@@ -28,18 +29,20 @@ def group(
 ) -> NDArray[np.int64]:
     """The group of each hash, groups numbered in no given order.
 
-    Hashes are in one group where a chain of steps of at most `radius` bits leads from one to the other, each
-    between pictures of about the same `colours`, (n, 48), where these are given.
+    Equal hashes are in one group; with a `radius`, all that a chain of steps of at most so many bits joins.
+    `colours`, (n, 48), where given, part pictures that differ in them: equal hashes from one of their group,
+    near ones at each step.
     """
     assert 0 <= radius <= MAX_RADIUS
     order, first = _sort(high, low)
-    numbers = np.cumsum(first) - 1
-    if radius:
-        distinct = order[first]
-        shades = None if colours is None else colours[distinct]
-        numbers = _join(high[distinct], low[distinct], radius, shades)[numbers]
     groups = np.empty(len(order), np.int64)
-    groups[order] = numbers
+    groups[order] = np.cumsum(first) - 1
+    leaders = order[first]
+    if colours is not None:
+        groups, leaders = _part_colours(groups, leaders, colours)
+    if radius:
+        shades = None if colours is None else colours[leaders]
+        groups = _join(high[leaders], low[leaders], radius, shades)[groups]
     return groups
 
 
@@ -64,6 +67,41 @@ def _sort(high: Words, low: Words) -> tuple[NDArray[np.int64], NDArray[np.bool_]
     return order, first
 
 
+def _part_colours(
+    groups: NDArray[np.int64], leaders: NDArray[np.int64], colours: NDArray[np.int16]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`groups` parted until all agree in colours with their group's leader, whatever the order of samples."""
+    groups, leaders = groups.copy(), leaders.copy()
+    rest = np.flatnonzero(np.bincount(groups)[groups] > 1)
+    digests = _digests(colours[rest])
+    while len(rest):
+        order = np.lexsort((digests, groups[rest]))
+        rest, digests = rest[order], digests[order]
+        first = np.ones(len(rest), bool)
+        first[1:] = groups[rest[1:]] != groups[rest[:-1]]
+        chosen = rest[first]
+        leaders[groups[chosen]] = chosen
+        strange = ~_agree(colours[rest], colours[chosen[np.cumsum(first) - 1]])
+        rest, digests = rest[strange], digests[strange]
+        old, fresh = np.unique(groups[rest], return_inverse=True)
+        groups[rest] = len(leaders) + fresh
+        leaders = np.concatenate((leaders, np.empty_like(old)))
+    return groups, leaders
+
+
+def _digests(colours: NDArray[np.int16]) -> Words:
+    """A number of each row, (n,)."""
+    digests = np.zeros(len(colours), np.uint64)
+    for words in np.ascontiguousarray(colours).view(np.uint64).T:
+        digests = mix(digests ^ words)
+    return digests
+
+
+def _agree(one: NDArray[np.int16], other: NDArray[np.int16]) -> NDArray[np.bool_]:
+    agree: NDArray[np.bool_] = np.abs(one - other).max(axis=1, initial=0) <= COLOUR_LEVELS
+    return agree
+
+
 def _join(high: Words, low: Words, radius: int, colours: NDArray[np.int16] | None) -> NDArray[np.int64]:
     """The group of each of the distinct hashes."""
     labels = np.arange(len(high))
@@ -73,8 +111,7 @@ def _join(high: Words, low: Words, radius: int, colours: NDArray[np.int16] | Non
             apart = np.bitwise_count(high[one] ^ high[other]) + np.bitwise_count(low[one] ^ low[other])
             near = np.flatnonzero(apart <= radius)
             if colours is not None:
-                differ = np.abs(colours[one[near]] - colours[other[near]]).max(axis=1, initial=0)
-                near = near[differ <= COLOUR_LEVELS]
+                near = near[_agree(colours[one[near]], colours[other[near]])]
             labels = _merge(labels, one[near], other[near])
     return labels
 

@@ -334,6 +334,25 @@ def test_near_hashes_of_other_colours_stay_apart():
     assert found[0] == found[1] != found[2]
 
 
+def test_equal_hashes_of_other_colours_stay_apart_in_any_order():
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 3, (300, 2), np.uint64)
+    colours = np.repeat(rng.integers(0, 4, (300, 1)) * 60, 48, axis=1) + rng.integers(0, 5, (300, 48))
+    colours = colours.astype(np.int16)
+    for radius in (0, 4):
+        found = buckets.group(words[:, 0] << np.uint64(20), words[:, 1], radius=radius, colours=colours)
+        for group in set(found):
+            of_group = colours[found == group]
+            assert np.ptp(of_group, axis=0).max() <= buckets.COLOUR_LEVELS
+        order = rng.permutation(300)
+        turned = buckets.group(
+            words[order, 0] << np.uint64(20), words[order, 1], radius=radius, colours=colours[order]
+        )
+        pairs = set(zip(found[order], turned, strict=True))
+        assert len(pairs) == len(set(found)) == len(set(turned))
+        assert len(set(found)) == (36 if radius == 0 else len(pairs))
+
+
 def test_one_survives_in_each_group_and_it_is_the_preferred_one():
     rng = np.random.default_rng(0)
     groups, priority = rng.integers(0, 50, 400), mix(np.arange(400, dtype=np.uint64))
