@@ -87,9 +87,10 @@ class Discriminator(nn.Module):
     def _judge(self, h: Tensor) -> Tensor:
         if self.variant.head == "pooled":
             h = h.mean((2, 3), keepdim=True)
-        # contiguous: a channels_last map must flatten channel by channel all the same.
-        logits: Tensor = self.logit(h.contiguous().flatten(1)).squeeze(1)
-        return logits
+        # The weights lie channel by channel, the maps place by place (channels_last); weights are moved.
+        weight = self.logit.weight.view(1, *h.shape[1:])
+        by_place = [t.permute(0, 2, 3, 1).flatten(1) for t in (h, weight)]
+        return functional.linear(*by_place).squeeze(1)
 
     def _activate(self, h: Tensor) -> Tensor:
         if self.variant.d_activation == "maxout":

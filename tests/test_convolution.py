@@ -1,4 +1,4 @@
-"""The weight gradient by one matrix product is that of torch's own layers."""
+"""Convolutions done otherwise are those of torch's own layers."""
 
 import pytest
 import torch
@@ -71,3 +71,25 @@ def test_a_frozen_layer_is_torchs_own(ours: type[nn.Module], monkeypatch: pytest
     layer.requires_grad_(False)
     layer(x.requires_grad_()).sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 2, 1), (4, 2, 1, 0)])
+@pytest.mark.parametrize("maps", [1, 3])
+def test_a_layer_of_few_maps_is_that_of_torch(
+    shape: tuple[int, int, int, int], maps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, stride, padding, output_padding = shape
+    sizes = {"stride": stride, "padding": padding, "output_padding": output_padding, "bias": False}
+    layer, theirs = (
+        made(6, maps, kernel, **sizes).double() for made in (ConvTranspose2d, nn.ConvTranspose2d)
+    )
+    theirs.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 6, 16, 12, dtype=torch.float64).to(memory_format=torch.channels_last)
+    dy = torch.randn_like(theirs(x))
+    expected = gradients(theirs, x, dy)
+    used: list[int] = []
+    drawn = convolution.by_sub_pixels
+    monkeypatch.setattr(convolution, "by_sub_pixels", lambda *a, **k: used.append(1) or drawn(*a, **k))
+    for found, wanted in zip(gradients(layer, x, dy), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    assert used, "torch's own was taken"
