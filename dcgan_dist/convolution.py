@@ -20,15 +20,17 @@ class Conv2d(nn.Conv2d):
     """`nn.Conv2d` of one group, without bias and dilation, with the same stride and padding both ways."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _convolve(self, x) if _is_slow(x, self.weight) else super().forward(x)
+        return _apply(_Convolve, self, x) if _is_slow(x, self.weight) else super().forward(x)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
     """`nn.ConvTranspose2d` under the same conditions."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if _is_slow(x, self.weight) or _has_few_maps(self, x):
-            return _convolve(self, x)
+        if _is_slow(x, self.weight):
+            return _apply(_Convolve, self, x)
+        if _has_few_maps(self, x):
+            return _apply(_DrawFewMaps, self, x)
         return super().forward(x, output_size)
 
 
@@ -46,10 +48,9 @@ def _learns(x: Tensor, weight: Tensor) -> bool:
     return x.device.type == "cpu" and torch.is_grad_enabled() and weight.requires_grad
 
 
-def _convolve(layer: Conv2d | ConvTranspose2d, x: Tensor) -> Tensor:
+def _apply(function: type[Function], layer: Conv2d | ConvTranspose2d, x: Tensor) -> Tensor:
     x, weight = _cast(x, layer.weight)
     sizes = layer.stride, layer.padding, layer.dilation, layer.transposed, layer.output_padding, layer.groups
-    function = _Convolve if _is_slow(x, layer.weight) else _DrawFewMaps
     found: Tensor = function.apply(x, weight, sizes)  # type: ignore[no-untyped-call]
     return found
 

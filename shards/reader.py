@@ -119,7 +119,7 @@ class Blocks:
 
     def pictures(self, block: int, data: Buffer) -> "Pictures":
         """The pictures of a block in its bytes. Raises ShardsError where they are not those of the index."""
-        kept = None if self._gone is None else self.kept(block).tolist()
+        kept = self.kept(block).tolist()
         if self.index.record_bytes:
             size = self.index.image_size
             shape, strides = (int(self._sizes[block]), 3 * size * size), (self.index.record_bytes, 1)
@@ -136,20 +136,19 @@ class Blocks:
 class RawPictures:
     """The pictures of a block of raw records."""
 
-    def __init__(self, pixels: U8, kept: list[int] | None) -> None:
+    def __init__(self, pixels: U8, kept: list[int]) -> None:
         self._pixels, self._kept = pixels, kept
 
     def into(self, wanted: int, row: U8) -> str | None:
         """Copy picture `wanted`, counted among those kept, into `row`, (S, S, 3)."""
-        position = wanted if self._kept is None else self._kept[wanted]
-        row.reshape(-1)[:] = self._pixels[position]
+        row.reshape(-1)[:] = self._pixels[self._kept[wanted]]
         return None
 
 
 class EncodedPictures:
     """The pictures of a block as encoded files."""
 
-    def __init__(self, members: Sequence[Buffer], kept: list[int] | None, blocks: Blocks, block: int) -> None:
+    def __init__(self, members: Sequence[Buffer], kept: list[int], blocks: Blocks, block: int) -> None:
         self._members, self._kept, self._blocks, self._block = members, kept, blocks, block
 
     def into(self, wanted: int, row: U8) -> str | None:
@@ -158,30 +157,28 @@ class EncodedPictures:
         A damaged one is replaced by the next of the block that is kept and whole; returns a line to tell so.
         Raises ShardsError where none is.
         """
-        position = wanted if self._kept is None else self._kept[wanted]
+        position = self._kept[wanted]
         try:
             images.decode_into(self._members[position], row)
         except ShardsError as error:
-            other = self._decode_next(position, row)
+            other = self._decode_next(wanted, row)
             return (
                 f"{self._blocks.sample_name(self._block, position)} is damaged ({error}); sample {other} of "
                 "its block stands in"
             )
         return None
 
-    def _decode_next(self, position: int, row: U8) -> int:
-        """Decode the next sample that can be; its position."""
-        kept = self._blocks.kept(self._block).tolist()
-        at = kept.index(position)
-        for other in kept[at + 1 :] + kept[:at]:
+    def _decode_next(self, wanted: int, row: U8) -> int:
+        """Decode the next kept sample that can be; its position."""
+        for other in self._kept[wanted + 1 :] + self._kept[:wanted]:
             try:
                 images.decode_into(self._members[other], row)
             except ShardsError:
                 continue
-            return int(other)
+            return other
         raise ShardsError(
-            f"{self._blocks.url}: {self._blocks.sample_name(self._block, position)}: no sample of its block "
-            f"can be decoded; run: python -m shards verify --decode {self._blocks.url}"
+            f"{self._blocks.url}: {self._blocks.sample_name(self._block, self._kept[wanted])}: no sample of "
+            f"its block can be decoded; run: python -m shards verify --decode {self._blocks.url}"
         )
 
 
