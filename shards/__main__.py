@@ -189,7 +189,7 @@ def _build(options: argparse.Namespace) -> int:
     if options.part or options.merge is not None:
         return _build_parts(options, source, cut)
     if not options.overwrite and (found := find_built(source, options.out, cut)):
-        if not has_sheet(options.out):  # of a build that was stopped between index and sheet
+        if not has_sheet(options.out):  # stopped between index and sheet
             write_sheet(options.out, found)
         print(f"already built: {found.samples} images in {redact(options.out)}")
         return 0

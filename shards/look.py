@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from shards import index as indexes
-from shards import store
-from shards.blocks import block_sum
 from shards.errors import ShardsError
 from shards.format import Record, compact_json, parse_records
 from shards.images import Pixels, decode_into
 from shards.index import Index
+from shards.reader import Blocks
 
 
 def describe(url: str, index: Index) -> str:
@@ -39,17 +37,10 @@ def read_sample(url: str, index: Index, *, position: int) -> tuple[Pixels, dict[
     """The picture at `position` of all samples, uint8 (S, S, 3), and its JSON. Raises ShardsError."""
     if not 0 <= position < index.samples:
         raise ShardsError(f"sample {position} is outside [0, {index.samples}) of {url}; give one inside")
-    table = indexes.load_blocks(url, index)
+    blocks = Blocks(url, index)
     number, block, within = index.find(position)
-    shard = index.shards[number]
-    row = table[index.block_starts()[number] + block]
-    start, where = int(row["offset"]), store.join(url, shard.name)
-    data = store.read_range(where, start, start + int(row["bytes"]))
-    if block_sum(data) != int(row["sum"]):
-        raise ShardsError(
-            f"{where}: block {block} is damaged (its sum differs); run: python -m shards verify {url}"
-        )
-    records = parse_records(data, where=where)
+    where = blocks.shard_url(number)
+    records = parse_records(blocks.read(int(index.block_starts()[number]) + block), where=where)
     record = records[within] if within < len(records) else Record(f"{position}", {})
     image = record.image()
     if image is None:

@@ -4,7 +4,6 @@ The merged dataset is, byte for byte, that of one build. A part leaves a record 
 believes nothing else, and writes the index last. Kept out: who runs which part.
 """
 
-import re
 from collections.abc import Callable, Sequence
 
 from shards import schema, store
@@ -14,9 +13,7 @@ from shards.errors import ShardsError
 from shards.format import compact_json
 from shards.index import Index
 from shards.sources import Source
-from shards.stored import Stored, pack, parse, sweep
-
-PART_NAME = r"part-\d+-of-\d+\.json"
+from shards.stored import Stored, pack, parse, sweep_marks
 
 
 def part_name(part: int, parts: int) -> str:
@@ -49,7 +46,7 @@ def build_part(
     stored = store_shards(source, out_url, cut, shards=shards, workers=workers, progress=progress)
     record = {"settings": settings_of(source, cut), "shards": [pack(result) for result in stored]}
     store.write_bytes(store.join(out_url, part_name(part, parts)), compact_json(record))
-    sweep(out_url, shards)
+    sweep_marks(out_url, shards)
     return len(shards)
 
 
@@ -76,11 +73,7 @@ def merge(
     stored = [
         result for part in range(1, parts + 1) for result in _read(source, out_url, cut, part, parts, sizes)
     ]
-    index = finish(source, out_url, cut, stored=stored, on_failures=on_failures)
-    for name in sizes:
-        if re.fullmatch(PART_NAME, name):
-            store.remove(store.join(out_url, name))
-    return index
+    return finish(source, out_url, cut, stored=stored, on_failures=on_failures)
 
 
 def _is_built(source: Source, out_url: str, cut: Cut, part: int, parts: int) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shards import images, store
 from shards.blocks import block_sum
-from shards.errors import ShardsError
+from shards.errors import DamagedError, ShardsError
 from shards.format import PIXELS_OFFSET, Buffer, image_members
 from shards.index import Index, load_blocks
 
@@ -69,8 +69,10 @@ class Blocks:
 
     def read(self, block: int) -> bytes:
         """The bytes of a block. Raises StoreError; DamagedError when they are not those that were written."""
-        shard, start, stop = self.place(block)
-        return store.read_range(self.shard_url(shard), start, stop, check=partial(self.matches, block))
+        try:
+            return self.read_run(range(block, block + 1))
+        except DamagedError as error:
+            raise DamagedError(f"{error}; run: python -m shards verify {self.url}") from error
 
     def read_run(self, run: range) -> bytes:
         """The bytes of neighbouring blocks of one shard, as one read; errors as those of `read`."""
@@ -111,6 +113,28 @@ class Blocks:
             at += take
         return found
 
+    def at(self, places: Sequence[int]) -> dict[int, U8]:
+        """The pictures at these positions among all samples, (S, S, 3) each; as `whole`."""
+        found = {}
+        for place in places:
+            shard, block, position = self.index.find(place)
+            found[place] = self.whole(self._first[shard] + block)[position]
+        return found
+
+    def whole(self, block: int) -> U8:
+        """Every picture of a block, removed or not, uint8 (n, S, S, 3). Raises ShardsError if one is bad."""
+        members = self._members(block, self.read(block))
+        found = np.empty((len(members), self.index.image_size, self.index.image_size, 3), np.uint8)
+        for position, (row, member) in enumerate(zip(found, members, strict=True)):
+            try:
+                images.decode_into(member, row)
+            except ShardsError as error:
+                raise ShardsError(
+                    f"{self.url}: {self.sample_name(block, position)}: {error}; "
+                    f"run: python -m shards verify --decode {self.url}"
+                ) from error
+        return found
+
     def decode_into(self, block: int, data: Buffer, wanted: I64, rows: U8) -> list[str]:
         """Decode samples of a block into `rows`, (n, S, S, 3); a line for each replaced, as of `pictures`."""
         pictures = self.pictures(block, data)
@@ -124,13 +148,16 @@ class Blocks:
             size = self.index.image_size
             shape, strides = (int(self._sizes[block]), 3 * size * size), (self.index.record_bytes, 1)
             return RawPictures(np.ndarray(shape, np.uint8, data, PIXELS_OFFSET, strides), kept)
+        return EncodedPictures(self._members(block, data), kept, self, block)
+
+    def _members(self, block: int, data: Buffer) -> list[Buffer]:
         members = image_members(data, where=self.url)
         if len(members) != self._sizes[block]:
             raise ShardsError(
                 f"{self.url}: {self.sample_name(block, 0)}: its block has {len(members)} samples, the index "
                 f"says {self._sizes[block]}; run: python -m shards index {self.url}"
             )
-        return EncodedPictures(members, kept, self, block)
+        return members
 
 
 class RawPictures:

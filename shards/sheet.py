@@ -14,7 +14,7 @@ from shards.build import FAILURES_NAME
 from shards.errors import MissingError
 from shards.format import compact_json
 from shards.index import Index
-from shards.pick import read_pictures
+from shards.reader import Blocks
 
 REPORT_NAME = "report.json"
 SHEET_NAME = "sheet.png"
@@ -52,7 +52,7 @@ def _draw(url: str, index: Index) -> bytes:
     """Pictures at even distances, row by row, as PNG."""
     count = min(index.samples, SHEET_SIDE**2)
     places = sorted({int(place) for place in np.linspace(0, index.samples - 1, count).round()})
-    found = read_pictures(url, index, places)
+    found = Blocks(url, index).at(places)
     size, rows = index.image_size, -(-len(places) // SHEET_SIDE)
     page = np.full((rows * size, min(len(places), SHEET_SIDE) * size, 3), 255, np.uint8)
     for number, place in enumerate(places):

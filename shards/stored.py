@@ -19,6 +19,9 @@ from shards.format import compact_json
 from shards.index import Shard, parse_shard
 
 MARK_NAME = r"shard-(\d{6})\.done\.json"
+PART_NAME = r"part-\d+-of-\d+\.json"
+BROKEN_OFF = r"\.(shard|part|blocks|failures)\b.*\.tmp"
+"""Writes of a build that was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,17 @@ def load_marks(out_url: str, shards: Sequence[int], settings: dict[str, Any], cu
     return found
 
 
-def sweep(out_url: str, shards: Sequence[int] | None = None) -> None:
-    """Remove the marks of `shards`, or all of them."""
+def sweep_marks(out_url: str, shards: Sequence[int]) -> None:
+    """Remove the marks of `shards`."""
     for name in store.sizes_if_any(out_url):
-        if (match := re.fullmatch(MARK_NAME, name)) and (shards is None or int(match[1]) in shards):
+        if (match := re.fullmatch(MARK_NAME, name)) and int(match[1]) in shards:
+            store.remove(store.join(out_url, name))
+
+
+def sweep(out_url: str) -> None:
+    """Remove all that a build leaves on its way: marks, records of parts, writes that were broken off."""
+    for name in store.sizes_if_any(out_url):
+        if re.fullmatch(f"{MARK_NAME}|{PART_NAME}|{BROKEN_OFF}", name):
             store.remove(store.join(out_url, name))
 
 

@@ -84,7 +84,7 @@ class Fetch:
         """Each span with the call that waits for its block's bytes; one thread at a time may iterate."""
         if not self._ahead:
             for at, span in spans:
-                yield at, span, partial(self._read_now, span.block)
+                yield at, span, partial(self._read_run, range(span.block, span.block + 1))
             return
         window: deque[tuple[int, Span, _Wanted]] = deque()
         held, ended = 0, False
@@ -197,15 +197,10 @@ class Fetch:
     def _work_again(self) -> None:
         while (wanted := self._again.get()) is not None and not self._closed:
             try:
-                self._settle(wanted, self._read_now(wanted.block))
+                self._settle(wanted, self._read_run(range(wanted.block, wanted.block + 1)))
             except Exception as error:
                 self._fail(wanted, error)
         self._again.put(None)
-
-    def _read_now(self, block: int) -> bytes:
-        with self._lock:
-            self.reads += 1
-        return self.blocks.read(block)
 
     def _read_run(self, run: range) -> bytes:
         with self._lock:

@@ -18,8 +18,7 @@ from shards.dedup.buckets import group
 from shards.dedup.codes import BITS, as_words
 from shards.dedup.marks import FOLDER
 from shards.errors import MissingError, ShardsError
-from shards.index import Index
-from shards.pick import read_pictures
+from shards.reader import Blocks
 
 if TYPE_CHECKING:
     from shards.dedup.run import Settings
@@ -57,15 +56,15 @@ def report(hashes: NDArray[np.uint8], groups: NDArray[np.int64], settings: "Sett
 
 
 def write_page(
-    url: str, index: Index, removed: NDArray[np.int64], survivor: NDArray[np.int64]
+    blocks: Blocks, removed: NDArray[np.int64], survivor: NDArray[np.int64]
 ) -> list[dict[str, int]]:
     """Draw up to PAGE_PAIRS numbered pairs, survivor left and removed right; returns the pairs."""
     pairs = list(zip(survivor[:PAGE_PAIRS].tolist(), removed[:PAGE_PAIRS].tolist(), strict=True))
-    where = store.join(url, FOLDER, PAGE_NAME)
+    where = store.join(blocks.url, FOLDER, PAGE_NAME)
     if not pairs:
         store.remove(where)
         return []
-    pictures = read_pictures(url, index, sorted({place for pair in pairs for place in pair}))
+    pictures = blocks.at(sorted({place for pair in pairs for place in pair}))
     rows = -(-len(pairs) // PAGE_COLUMNS)
     width, height = 2 * CELL + MARGIN, CELL + MARGIN + 4
     page = Image.new("RGB", (PAGE_COLUMNS * width, rows * height), "white")

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from shards import index as indexes
 from shards import store
-from shards.blocks import BlockTable
 from shards.dedup import kept
 from shards.dedup.buckets import MAX_RADIUS, group, survivors
 from shards.dedup.codes import BITS, ROW_BYTES, Encoder, as_words, colours, hash_thumbs
@@ -25,6 +24,7 @@ from shards.dedup.thumbs import THUMB_BYTES, priorities, read_sample, read_shard
 from shards.errors import ShardsError
 from shards.format import compact_json
 from shards.index import Index
+from shards.reader import Blocks
 
 if TYPE_CHECKING:
     from shards.dedup.ranks import Ranks
@@ -70,16 +70,15 @@ def dedup(url: str, settings: Settings, *, on_shard: Callable[[int], object] | N
     Raises ShardsError. `on_shard` hears of the samples of each shard that is hashed.
     """
     found = indexes.load(url)
-    index = without_marks(found, load_marks(url, found))
-    table = indexes.load_blocks(url, index)
+    blocks = Blocks(url, without_marks(found, load_marks(url, found)))
     with _ranks(settings) as ranks:
         store.make_folder(store.join(url, FOLDER))
-        encoder = _encoder(url, index, table, ranks, settings)
-        _hash_shards(url, index, table, encoder, ranks, on_shard or (lambda samples: None))
+        encoder = _encoder(blocks, ranks, settings)
+        _hash_shards(blocks, encoder, ranks, on_shard or (lambda samples: None))
         if ranks.rank:
             return None
-        hashes = _all_hashes(url, index, encoder)
-    return _mark(url, index, hashes, settings)
+        hashes = _all_hashes(url, blocks.index, encoder)
+    return _mark(blocks, hashes, settings)
 
 
 @contextmanager
@@ -93,10 +92,11 @@ def _ranks(settings: Settings) -> "Iterator[Ranks]":
         yield ranks
 
 
-def _encoder(url: str, index: Index, table: BlockTable, ranks: "Ranks", settings: Settings) -> Encoder | None:
+def _encoder(blocks: Blocks, ranks: "Ranks", settings: Settings) -> Encoder | None:
     """The encoder that was kept, or a new one; None where the perceptual hash is asked for."""
     if settings.hash == "perceptual":
         return None
+    url, index = blocks.url, blocks.index
     shards = sorted(shard.sha256 for shard in index.shards)
     key = kept.key_of("encoder 1", settings.epochs, settings.train_images, index.block_samples, shards)
     data = kept.load(url, "encoder", key)
@@ -104,7 +104,7 @@ def _encoder(url: str, index: Index, table: BlockTable, ranks: "Ranks", settings
     if data is None:
         from shards.dedup.autoencoder import train_encoder
 
-        thumbs = read_sample(url, index, table, images=settings.train_images)
+        thumbs = read_sample(blocks, images=settings.train_images)
         data = train_encoder(thumbs, ranks, epochs=settings.epochs).astype("<i8").tobytes()
         if not ranks.rank:
             kept.save(url, "encoder", key, data)
@@ -112,20 +112,18 @@ def _encoder(url: str, index: Index, table: BlockTable, ranks: "Ranks", settings
 
 
 def _hash_shards(
-    url: str,
-    index: Index,
-    table: BlockTable,
+    blocks: Blocks,
     encoder: Encoder | None,
     ranks: "Ranks",
     on_shard: Callable[[int], object],
 ) -> None:
     """Every rank its share of the shards; those that are hashed already are left."""
-    base = _base_key(encoder)
+    base, url, index = _base_key(encoder), blocks.url, blocks.index
     for number in range(ranks.rank, len(index.shards), ranks.ranks):
         shard = index.shards[number]
         key = kept.key_of(base, shard.sha256)
         if kept.load(url, _hash_name(shard.name), key) is None:
-            hashes = hash_thumbs(encoder, read_shard(url, index, table, number))
+            hashes = hash_thumbs(encoder, read_shard(blocks, number))
             kept.save(url, _hash_name(shard.name), key, hashes.tobytes())
         on_shard(shard.samples)
     ranks.meet()
@@ -146,8 +144,9 @@ def _all_hashes(url: str, index: Index, encoder: Encoder | None) -> NDArray[np.u
         return np.concatenate(list(pool.map(read, range(len(index.shards)))))
 
 
-def _mark(url: str, index: Index, hashes: NDArray[np.uint8], settings: Settings) -> Done:
+def _mark(blocks: Blocks, hashes: NDArray[np.uint8], settings: Settings) -> Done:
     """Group, choose who stays, write marks, page and report."""
+    url, index = blocks.url, blocks.index
     counts = [shard.samples for shard in index.shards]
     shards = np.repeat(np.arange(len(counts)), counts)
     starts = np.cumsum([0, *counts])
@@ -169,7 +168,7 @@ def _mark(url: str, index: Index, hashes: NDArray[np.uint8], settings: Settings)
     }
     told = report(hashes[places], groups, settings)
     order = np.argsort(priority[gone])  # of the judged sample: a hash's, so that it is a fair one
-    told["page"] = write_page(url, index, removed[order], survivor[order])
+    told["page"] = write_page(blocks, removed[order], survivor[order])
     store.write_bytes(store.join(url, FOLDER, "report.json"), compact_json(told) + b"\n")
     write_marks(url, marks)
     return Done(len(places), len(removed), told)

@@ -3,17 +3,16 @@
 Kept out: what is made of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.blocks import BlockTable
 from shards.images import to_square
 from shards.index import Index
 from shards.mixing import mix
-from shards.pick import read_block
+from shards.reader import Blocks
 
 SIDE = 32
 THUMB_BYTES = SIDE * SIDE * 3
@@ -38,25 +37,23 @@ def shrink(pixels: NDArray[np.uint8]) -> Thumbs:
     return out
 
 
-def read_shard(url: str, index: Index, table: BlockTable, shard: int) -> Thumbs:
+def read_shard(blocks: Blocks, shard: int) -> Thumbs:
     """The thumbnails of a whole shard, in its order."""
-    rows = table[slice(*index.block_starts()[shard : shard + 2])]
-    return _gather(lambda row: shrink(read_block(url, index, index.shards[shard], row)), rows)
+    first, stop = blocks.index.block_starts()[shard : shard + 2]
+    return _gather(blocks, range(first, stop))
 
 
-def read_sample(url: str, index: Index, table: BlockTable, *, images: int) -> Thumbs:
+def read_sample(blocks: Blocks, *, images: int) -> Thumbs:
     """About `images` thumbnails for training, from whole blocks that a hash chooses.
 
     The choice and its order depend on what the shards hold and not on their order or names.
     """
+    index = blocks.index
     starts = index.block_starts()
     shards = np.repeat(np.arange(len(index.shards)), np.diff(starts))
     order = priorities(index, shards, np.arange(index.blocks) - starts[shards])
     enough = int(np.searchsorted(np.cumsum(index.block_counts()[np.argsort(order)]), images)) + 1
-    chosen = np.argsort(order)[:enough]
-    return _gather(
-        lambda block: shrink(read_block(url, index, index.shards[shards[block]], table[block])), chosen
-    )
+    return _gather(blocks, np.argsort(order)[:enough].tolist())
 
 
 def priorities(index: Index, shards: NDArray[np.int64], within: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -65,6 +62,6 @@ def priorities(index: Index, shards: NDArray[np.int64], within: NDArray[np.int64
     return mix(seeds[shards] ^ mix(within.astype(np.uint64)))
 
 
-def _gather(read: Callable[..., Thumbs], blocks: Iterator[object] | NDArray[np.generic]) -> Thumbs:
+def _gather(blocks: Blocks, chosen: Iterable[int]) -> Thumbs:
     with ThreadPoolExecutor(THREADS) as pool:
-        return np.concatenate(list(pool.map(read, blocks)))
+        return np.concatenate(list(pool.map(lambda block: shrink(blocks.whole(block)), chosen)))

@@ -261,7 +261,7 @@ def test_a_damaged_block_is_one_line(planted, tmp_path):
     data = bytearray(path.read_bytes())
     data[5000] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ShardsError, match=r"are damaged; run: python -m shards verify"):
+    with pytest.raises(ShardsError, match=r"do not match their checksum; run: python -m shards verify"):
         dedup(url, QUICK)
 
 

@@ -22,7 +22,7 @@ from shards.errors import ShardsError, StoreError
 from shards.images import to_square
 from shards.index import load
 from shards.look import read_sample
-from shards.pick import read_pictures
+from shards.reader import Blocks
 from shards.resize import to_square_cv2
 from shards.sources.faces import Faces
 from shards.sources.rooms import Rooms
@@ -90,6 +90,19 @@ def test_a_killed_build_ends_where_the_unbroken_one_ends(tmp_path, kills):
     kill_until_done([*BUILD, two, *SETTINGS], kills, lambda: shutil.rmtree(two))
     found = {name: data for name, data in contents(two).items() if not name.endswith(".tmp")}
     assert found == contents(one)
+
+
+def test_what_a_build_killed_at_its_very_end_left_is_swept(tmp_path, capsys):
+    command = [*BUILD[2:], str(tmp_path), "--images", "12", "--size", "8", "--workers", "1"]
+    assert main(command) == 0
+    whole = contents(tmp_path)
+    left = "shard-000000.done.json", "part-000001-of-000002.json", ".shard-000000.tar.77.0a1b2c3d.tmp"
+    for words in ([], ["--merge", "2"], ["--part", "1/2"]):
+        for name in left:
+            (tmp_path / name).write_bytes(b"{")
+        assert main([*command, *words]) == 0
+        assert contents(tmp_path) == whole
+    assert "already built: 12 images" in capsys.readouterr().out
 
 
 def test_the_workers_of_a_killed_build_leave(tmp_path):
@@ -188,7 +201,7 @@ def test_without_opencv_the_extra_is_named(monkeypatch, tmp_path):
 def test_a_few_pictures_are_read_from_anywhere(tmp_path):
     url = str(tmp_path)
     index = build(Rooms(20, 8), url, size=8, shard_images=7, block_samples=3, workers=1)
-    for place, picture in read_pictures(url, index, [0, 6, 7, 19]).items():
+    for place, picture in Blocks(url, index).at([0, 6, 7, 19]).items():
         np.testing.assert_array_equal(picture, Rooms(20, 8).item(place).image)
 
 

@@ -16,7 +16,9 @@ from shards import ShardsError, store
 from shards.__main__ import main
 from shards.build import build
 from shards.format import npy_header
+from shards.index import load
 from shards.look import read_sample
+from shards.reader import Blocks
 from shards.reindex import reindex
 from shards.sources.rooms import Rooms
 from shards.verify import verify
@@ -95,6 +97,8 @@ def test_a_picture_that_does_not_decode_is_found_on_request(tmp_path):
     assert list(verify(url)) == []
     (line,) = verify(url, decode=True)
     assert line.startswith("shard-000000.tar: block 0: sample 00000000: it does not decode")
+    with pytest.raises(ShardsError, match=r"sample 0 of shard-000000.tar: it does not decode.* --decode"):
+        Blocks(url, load(url)).at([2])
 
 
 def test_a_record_damaged_before_it_was_indexed_is_found(tmp_path):
@@ -119,7 +123,7 @@ def test_looking_at_a_damaged_or_absent_sample_is_one_line(dataset):
     with pytest.raises(ShardsError, match=r"sample 20 is outside \[0, 20\)"):
         read_sample(url, index, position=20)
     change(url, "shard-000000.tar", flip(700))
-    with pytest.raises(ShardsError, match=r"block 0 is damaged .* verify"):
+    with pytest.raises(ShardsError, match=r"do not match their checksum; run: python -m shards verify"):
         read_sample(url, index, position=0)
 
 
