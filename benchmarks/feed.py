@@ -3,17 +3,16 @@
 Drawn rooms of 64x64, warm page cache, batches of 128, no training; every reader in a process of its own, one
 after another in each round, on data that its own writer wrote. webdataset is measured as installed: tars by
 its writer, decoded by its Pillow decoder; and once more on our tars; ours also reads its tars as they are.
-The others get our JPEG decoder. "decoder_alone" decodes the same bytes out of memory, in storage order, and
-does nothing else: no reader with this decoder can be faster. litdata and mosaicml-streaming are measured
-where they can be imported: see benchmarks/README.md.
+The others get our JPEG decoder. "decoder_alone" decodes the same bytes out of memory, in storage order, in a
+process on each core, and does nothing else: no reader with this decoder can be faster. litdata and
+mosaicml-streaming are measured where they can be imported: see benchmarks/README.md.
 """
 
 import argparse
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,11 @@ import torch
 import webdataset
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.ranks import together
 from benchmarks.record import apart, interleaved, ratios, record
 from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan
+from dcgan_dist.world import World
 from shards.build import build
 from shards.format import parse_records
 from shards.index import load
@@ -36,6 +37,7 @@ from shards.sources.rooms import Rooms
 
 BATCH = 128
 Run = Callable[[], int]
+Contender = AbstractContextManager[Run]
 
 
 def ours(url: str, threads: int, epochs: int) -> Run:
@@ -108,19 +110,15 @@ def from_files(folder: str, workers: int) -> Run:
     return lambda: sum(len(batch) for batch in loader)
 
 
-def decoder_alone(url: str, threads: int) -> Run:
+def decoder_alone(here: World, url: str) -> Run:
+    """The pictures of all ranks; each decodes its share."""
     pictures = list(pictures_of(url))
     size = load(url).image_size
-    batches = np.empty((threads, BATCH, size, size, 3), np.uint8)
-
-    def decode(thread: int) -> None:
-        rows = list(batches[thread])
-        for number, data in enumerate(pictures[thread::threads]):
-            simplejpeg.decode_jpeg(data, "RGB", buffer=rows[number % BATCH])
+    rows = list(np.empty((BATCH, size, size, 3), np.uint8))
 
     def run() -> int:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(decode, range(threads)))
+        for number, data in enumerate(pictures[here.rank :: here.ranks]):
+            simplejpeg.decode_jpeg(data, "RGB", buffer=rows[number % BATCH])
         return len(pictures)
 
     return run
@@ -176,10 +174,10 @@ def write_for_peers(url: str, folder: str) -> dict[str, str]:
 PEERS = {"litdata": from_litdata, "mosaicml_streaming": from_streaming, "files": from_files}
 
 
-def compare(url: str, encoding: str, contenders: dict[str, tuple[Any, ...]], *, repeats: int) -> None:
+def compare(url: str, encoding: str, contenders: dict[str, Contender], *, repeats: int) -> None:
     """Measure all and write a line for each, and the ratios to the best of each peer."""
     with ExitStack() as stack:
-        runs = {name: stack.enter_context(apart(*how)) for name, how in contenders.items()}
+        runs = {name: stack.enter_context(contender) for name, contender in contenders.items()}
         rates = interleaved(runs, repeats=repeats)
     config = {"images": load(url).samples, "size": load(url).image_size, "batch_images": BATCH}
     for name, values in rates.items():
@@ -198,7 +196,7 @@ def compare(url: str, encoding: str, contenders: dict[str, tuple[Any, ...]], *, 
             record("feed", f"feed/{encoding}/ratio_to_{name}", gain, unit="ratio", config=config)
     if encoding == "jpg":
         bound = ratios(
-            rates["decoder_alone_2_threads"], best([rates[f"webdataset_{n}_workers"] for n in (0, 2)])
+            rates["decoder_alone_2_cores"], best([rates[f"webdataset_{n}_workers"] for n in (0, 2)])
         )
         record("feed", "feed/jpg/decoder_alone_to_webdataset", bound, unit="ratio", config=config)
     if encoding == "npy":
@@ -222,18 +220,20 @@ def main() -> None:
             url = f"{folder}/{encoding}"
             build(Rooms(args.images, size=args.size), url, size=args.size, encoding=encoding)
             epochs = 5 if encoding == "npy" else 1  # so that a round takes long enough to be measured
-            contenders: dict[str, tuple[Any, ...]] = {
-                f"ours_{n}_thread{'s' * (n > 1)}": (ours, url, n, epochs) for n in (1, 2)
+            contenders: dict[str, Contender] = {
+                f"ours_{n}_thread{'s' * (n > 1)}": apart(ours, url, n, epochs) for n in (1, 2)
             }
             own = write_for_webdataset(url, encoding, f"{folder}/webdataset_{encoding}")
             for name, where in {"webdataset": own, "webdataset_on_our_tars": url}.items():
-                contenders |= {f"{name}_{n}_workers": (from_webdataset, where, encoding, n) for n in (0, 2)}
-            contenders["ours_2_threads_on_webdataset_tars"] = ours, own, 2, epochs
+                contenders |= {
+                    f"{name}_{n}_workers": apart(from_webdataset, where, encoding, n) for n in (0, 2)
+                }
+            contenders["ours_2_threads_on_webdataset_tars"] = apart(ours, own, 2, epochs)
             if encoding == "jpg":
-                contenders |= {f"decoder_alone_{n}_threads": (decoder_alone, url, n) for n in (1, 2)}
+                contenders |= {f"decoder_alone_{n}_cores": together(n, decoder_alone, url) for n in (1, 2)}
                 made = write_for_peers(url, folder)
                 contenders |= {
-                    f"{name}_{n}_workers": (PEERS[name], where, n)
+                    f"{name}_{n}_workers": apart(PEERS[name], where, n)
                     for name, where in made.items()
                     for n in (0, 2)
                 }
