@@ -10,6 +10,11 @@ from torch import Tensor, nn
 
 from dcgan_dist.syncbn import BatchNorm
 
+BATCHES, BATCH_IMAGES = 20, 128
+"""What analyses freeze over."""
+ON_NOISE = f"frozen over {BATCHES} batches of {BATCH_IMAGES} z"
+"""The words for it, beside numbers."""
+
 
 @torch.no_grad()
 def calibrate(net: nn.Module, batches: Iterable[Tensor]) -> int:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
-from dcgan_dist import pictures
+from dcgan_dist import calibrate, pictures
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.coordinator import versions
 from dcgan_dist.explore.finding import ExploreError
@@ -30,7 +30,6 @@ from dcgan_dist.syncbn import BatchNorm
 from shards import ShardsError, store
 from shards.index import load as load_index
 
-CALIBRATION_BATCHES = 20
 SHOWN = 32
 
 
@@ -87,7 +86,7 @@ def settings(sampler: Sampler) -> dict[str, Any]:
         "image_range": [-1, 1],
         "image_order": "RGB, channels first",
         "step": sampler.step,
-        "batch_norm": f"frozen over {CALIBRATION_BATCHES} batches of 128 z",
+        "batch_norm": calibrate.ON_NOISE,
         "versions": versions(),
     }
 
@@ -104,7 +103,7 @@ def card(sampler: Sampler, gathered: Gathered) -> str:
         "Optimiser": f"Adam, learning rate {config.optim.lr:g}, beta1 {config.optim.beta1:g}",
         "Weights": "exponential mean" if config.train.ema_decay is not None else "as trained",
         "Seed": str(config.train.seed),
-        "Batch norm": f"frozen over {CALIBRATION_BATCHES} batches of 128 z",
+        "Batch norm": calibrate.ON_NOISE,
     }
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     size = sampler.generator.net.z_size
@@ -172,7 +171,7 @@ def _verdict(measure: dict[str, Any]) -> str:
 def export(run: str, out: str, *, step: int | None = None, onnx: bool = True) -> list[str]:
     """Write everything into `out`, the card last; returns the names."""
     sampler = load(run, step=step)
-    sampler.freeze(CALIBRATION_BATCHES)
+    sampler.freeze(calibrate.BATCHES)
     files = {
         "generator.safetensors": pack_tensors(tensors(sampler)),
         "config.json": json.dumps(settings(sampler), indent=1).encode(),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dcgan_dist import checkpoint, pictures
-from dcgan_dist.calibrate import calibrate
+from dcgan_dist.calibrate import BATCH_IMAGES, calibrate
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.config import Config, config_of
 from dcgan_dist.model import Generator, draw_noise
@@ -41,7 +41,9 @@ class Sampler:
         device = next(self.generator.parameters()).device
         seeds = (seed_for(i, "freeze") for i in range(batches))
         z_size, kind = self.generator.net.z_size, self.config.model.noise
-        calibrate(self.generator, (draw_noise(128, z_size, kind=kind, seed=s).to(device) for s in seeds))
+        calibrate(
+            self.generator, (draw_noise(BATCH_IMAGES, z_size, kind=kind, seed=s).to(device) for s in seeds)
+        )
 
     @torch.no_grad()
     def __call__(self, z: Tensor, *, batch_images: int = 256) -> Tensor:

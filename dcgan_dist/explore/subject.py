@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dcgan_dist import checkpoint, pictures
-from dcgan_dist.calibrate import calibrate
+from dcgan_dist import calibrate, checkpoint, pictures
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.model import Discriminator, initialise
 from dcgan_dist.nets import parse_net
@@ -27,8 +26,6 @@ from shards.index import load as load_index
 from shards.reader import Blocks
 
 U8 = NDArray[np.uint8]
-CALIBRATION_BATCHES = 20
-BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -87,8 +84,8 @@ class Subject:
             checkpoint.load_weights(d, parts.get("d", {}), name="d")
         else:
             initialise(d, seed_for(random_seed, "random D"))
-        real = to_tensor(self.real(CALIBRATION_BATCHES * BATCH))
-        calibrate(d, torch.split(real, BATCH))
+        real = to_tensor(self.real(calibrate.BATCHES * calibrate.BATCH_IMAGES))
+        calibrate.calibrate(d, torch.split(real, calibrate.BATCH_IMAGES))
         return d.requires_grad_(False)
 
 
@@ -100,7 +97,7 @@ def to_tensor(images: U8) -> Tensor:
 def open_subject(run: str, *, step: int | None = None, data: str | None = None, seed: int = 0) -> Subject:
     """A run's networks and data. Raises CheckpointError, ConfigError or ShardsError."""
     sampler = load(run, step=step)
-    sampler.freeze(CALIBRATION_BATCHES)
+    sampler.freeze(calibrate.BATCHES)
     sampler.generator.requires_grad_(False)
     return Subject(run, sampler, data or sampler.config.data.url, seed)
 

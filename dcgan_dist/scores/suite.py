@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dcgan_dist import pictures
+from dcgan_dist import calibrate, pictures
 from dcgan_dist.sample import Sampler
 from dcgan_dist.scores.inception import Inception, frechet_and_kernel
 from dcgan_dist.scores.manifold import copying, manifold_scores
@@ -25,7 +25,6 @@ from shards.reader import Blocks
 
 U8 = NDArray[np.uint8]
 
-CALIBRATION_BATCHES = 20
 CHUNK_IMAGES = 128
 
 
@@ -49,7 +48,7 @@ def read_reals(blocks: Blocks, images: int) -> Reals:
 
 def draw(sampler: Sampler, images: int, here: World, *, seed: int = 0) -> U8:
     """The same samples on any number of ranks, uint8 (images, S, S, 3), with batch norm frozen."""
-    sampler.freeze(CALIBRATION_BATCHES)
+    sampler.freeze(calibrate.BATCHES)
     size = sampler.generator.net.image_size
     everything = torch.zeros(images, size, size, 3, dtype=torch.uint8, device=here.device)
     for chunk in here.share(-(-images // CHUNK_IMAGES)):
@@ -96,7 +95,7 @@ def protocol(images: int, url: str, inception: Inception | None) -> dict[str, An
     return {
         "images": images,
         "real": f"the first {2 * images} of {url}, in turn reference and floor",
-        "batch_norm": f"frozen over {CALIBRATION_BATCHES} batches of 128 z",
+        "batch_norm": calibrate.ON_NOISE,
         "swd": "x 1000, mean over levels",
         "features": "pixels in [0, 1]; precision, recall k=3; density, coverage k=5",
         "ndb": "share of K-means bins of pixels that differ at 5 %",
