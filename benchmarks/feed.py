@@ -2,7 +2,8 @@
 
 Drawn rooms of 64x64, warm page cache, batches of 128, no training; every reader in a process of its own, one
 after another in each round, on data that its own writer wrote. webdataset is measured as installed: tars by
-its writer, decoded by its Pillow decoder; and once more on our tars; ours also reads its tars as they are.
+its writer, decoded by its Pillow decoder; and once more on our tars; ours also reads its tars as they are. On
+two ranks, each is two processes that share the data out, as in training.
 The others get our JPEG decoder. "decoder_alone" decodes the same bytes out of memory, in storage order, in a
 process on each core, and does nothing else: no reader with this decoder can be faster. litdata and
 mosaicml-streaming are measured where they can be imported: see benchmarks/README.md.
@@ -26,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.ranks import together
 from benchmarks.record import apart, interleaved, ratios, record
 from dcgan_dist.stream.feed import Feed
-from dcgan_dist.stream.plan import Plan
+from dcgan_dist.stream.plan import Plan, lanes
 from dcgan_dist.world import World
 from shards.build import build
 from shards.format import parse_records
@@ -40,25 +41,31 @@ Run = Callable[[], int]
 Contender = AbstractContextManager[Run]
 
 
-def ours(url: str, threads: int, epochs: int) -> Run:
-    torch.set_num_threads(1)
+def ours(here: World, url: str, threads: int, epochs: int) -> Run:
     blocks = Blocks(url, load(url))
-    plan = Plan(blocks.kept_counts, batch_images=BATCH, seed=0)
-    steps = epochs * plan.steps_per_epoch
+    plan = Plan(blocks.kept_counts, batch_images=BATCH * here.ranks, seed=0)
+    rows, steps = lanes(here.rank, here.ranks, BATCH * here.ranks), epochs * plan.steps_per_epoch
 
     def run() -> int:
-        with Feed(blocks, plan, lanes=range(BATCH), threads=threads, stop_step=steps) as feed:
+        with Feed(blocks, plan, lanes=rows, threads=threads, stop_step=steps) as feed:
             for _ in range(steps):
                 feed.next_batch()
-        return steps * BATCH
+        return steps * BATCH * here.ranks
 
     return run
+
+
+def from_webdataset_on_ranks(here: World, folder: str, extension: str) -> Run:
+    run = from_webdataset(folder, extension, 0)
+    return lambda: run() * here.ranks
 
 
 def from_webdataset(folder: str, extension: str, workers: int) -> Run:
     torch.set_num_threads(1)
     shards = sorted(str(path) for path in Path(folder).glob("*.tar"))
-    stream = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).shuffle(1000)
+    stream = webdataset.WebDataset(
+        shards, shardshuffle=len(shards), seed=0, nodesplitter=webdataset.split_by_node
+    ).shuffle(1000)
     pictures = (stream.decode("rgb8") if extension == "jpg" else stream.decode()).to_tuple(extension)
     batches = pictures.map(itemgetter(0)).batched(BATCH, collation_fn=np.stack)
     loader = webdataset.WebLoader(batches, batch_size=None, num_workers=workers)
@@ -194,6 +201,8 @@ def compare(url: str, encoding: str, contenders: dict[str, Contender], *, repeat
         if theirs:
             gain = ratios(mine, best(theirs))
             record("feed", f"feed/{encoding}/ratio_to_{name}", gain, unit="ratio", config=config)
+    gain = ratios(rates["ours_on_2_ranks"], rates["webdataset_on_2_ranks"])
+    record("feed", f"feed/{encoding}/ratio_to_webdataset_on_2_ranks", gain, unit="ratio", config=config)
     if encoding == "jpg":
         bound = ratios(
             rates["decoder_alone_2_cores"], best([rates[f"webdataset_{n}_workers"] for n in (0, 2)])
@@ -221,14 +230,16 @@ def main() -> None:
             build(Rooms(args.images, size=args.size), url, size=args.size, encoding=encoding)
             epochs = 5 if encoding == "npy" else 1  # so that a round takes long enough to be measured
             contenders: dict[str, Contender] = {
-                f"ours_{n}_thread{'s' * (n > 1)}": apart(ours, url, n, epochs) for n in (1, 2)
+                f"ours_{n}_thread{'s' * (n > 1)}": together(1, ours, url, n, epochs) for n in (1, 2)
             }
             own = write_for_webdataset(url, encoding, f"{folder}/webdataset_{encoding}")
             for name, where in {"webdataset": own, "webdataset_on_our_tars": url}.items():
                 contenders |= {
                     f"{name}_{n}_workers": apart(from_webdataset, where, encoding, n) for n in (0, 2)
                 }
-            contenders["ours_2_threads_on_webdataset_tars"] = apart(ours, own, 2, epochs)
+            contenders["ours_2_threads_on_webdataset_tars"] = together(1, ours, own, 2, epochs)
+            contenders["ours_on_2_ranks"] = together(2, ours, url, 1, epochs)
+            contenders["webdataset_on_2_ranks"] = together(2, from_webdataset_on_ranks, own, encoding)
             if encoding == "jpg":
                 contenders |= {f"decoder_alone_{n}_cores": together(n, decoder_alone, url) for n in (1, 2)}
                 made = write_for_peers(url, folder)
