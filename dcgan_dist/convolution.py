@@ -107,9 +107,8 @@ def by_sub_pixels(x: Tensor, weight: Tensor, *, padding: int) -> Tensor:
     """
     before, after, kernel, _ = weight.shape
     low, high = 2 - padding, padding + 4 - kernel
-    wide = functional.pad(
-        weight, (low, high, low, high)
-    )  # six rows, by three of the input and two of the output
+    # Six rows, by three of the input and two of the output.
+    wide = functional.pad(weight, (low, high, low, high))
     parts = wide.reshape(before, after, 3, 2, 3, 2).flip(2, 4).permute(1, 3, 5, 0, 2, 4)
     halves = functional.conv2d(x, parts.reshape(4 * after, before, 3, 3), padding=1)
     return functional.pixel_shuffle(halves, 2)
