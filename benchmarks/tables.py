@@ -14,8 +14,8 @@ PAGE = HERE.parent / "docs" / "performance.md"
 
 ABOUT = {
     "step": "One training step, data already on the device; `plain` is the loop of the well-known tutorial.",
-    "feed": "From storage to decoded batches, warm page cache, batches of 128, beside readers used instead. No\n"
-    "reader with our JPEG decoder can be faster than `decoder_alone`.",
+    "feed": "From storage to decoded batches, warm page cache, batches of 128, beside readers used instead.\n"
+    "No reader with our JPEG decoder can be faster than `decoder_alone`.",
     "reads": "Requests and bytes of an epoch of 3,033,042 pictures over the least possible: counted.",
     "end_to_end": "Training on two ranks fed from an object store, against the step on a batch at hand.",
     "scaling": "Two ranks on two cores against one on one core; collectives of one step.",
