@@ -204,7 +204,8 @@ def _training(each: Gathered) -> str:
     real = each.picture("real.png")
     if real is not None:
         parts.append(_picture(real, f"{each.run}: real pictures"))
-    parts.append(f"<p>{_code(SECTIONS[0].command)}</p>")
+    again = SECTIONS[0].command.replace("RUN", each.run)
+    parts.append(f"<p>{_code(again)}</p>")
     return "".join(parts)
 
 

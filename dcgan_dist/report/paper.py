@@ -28,7 +28,7 @@ SECTIONS = (
         "Training and samples: figures 2, 3, 10 and 11",
         "LSUN bedrooms after one and five epochs, faces, ImageNet at 32x32. Learning rate 0.0002, beta1 0.5, "
         "batch 128. No number is reported for the samples.",
-        "torchrun --nproc-per-node 2 -m dcgan_dist.train CONFIG",
+        "torchrun --nproc-per-node 2 -m dcgan_dist.train RUN/config.yaml --run.dir NEW",
     ),
     Section(
         "underfit",

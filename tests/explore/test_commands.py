@@ -151,6 +151,7 @@ def test_the_report_holds_every_section_and_says_what_was_not_run(
     assert "7.25" in page
     assert "22.48" in page
     assert "python -m dcgan_dist.explore walk" in page
+    assert f"-m dcgan_dist.train {run}/config.yaml --run.dir NEW" in page
     assert "Make it with <code>python -m dcgan_dist.probe cifar10" in page
 
 
