@@ -4,6 +4,7 @@ The true plan and the true reader over a storage that answers at once with nothi
 (4 KB a record), batch 128, on 1 and on 8 ranks. The least possible is every block once.
 """
 
+import argparse
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -65,6 +66,7 @@ def _epoch(plan: Plan, rows: range) -> Iterator[tuple[int, Span]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for ranks in (1, 8):
         gets, moved = count(ranks)
         config = {

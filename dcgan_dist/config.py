@@ -6,6 +6,7 @@ Nothing here needs torch: `python -m dcgan_dist.config FILE --ranks 32` checks a
 
 import argparse
 import sys
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
@@ -237,11 +238,18 @@ def check(config: Config, *, ranks: int) -> None:
         parse_net(model.net)
     except NetError as error:
         raise ConfigError(f"model.net: {error}") from None
-    if data.batch_images % ranks:
-        below = max(data.batch_images // ranks, 1) * ranks
+    _check_shares(data.batch_images, ranks)
+
+
+def _check_shares(batch_images: int, ranks: int) -> None:
+    if batch_images % ranks:
+        below = max(batch_images // ranks, 1) * ranks
+        fitting = [count for count in range(1, batch_images + 1) if batch_images % count == 0]
+        place = bisect(fitting, ranks)
+        near = " and ".join(map(str, fitting[place - 1 : place + 1]))
         raise ConfigError(
-            f"data.batch_images={data.batch_images} does not divide over {ranks} ranks; "
-            f"nearest that do: {below} and {below + ranks}"
+            f"data.batch_images={batch_images} does not divide over {ranks} ranks; nearest that do: "
+            f"{below} and {below + ranks} images, or {near} ranks"
         )
 
 

@@ -587,7 +587,8 @@ def make_parser() -> Parser:
         sub.add_argument("--dry-run", action="store_true", help="check, and print the batch scripts")
         whole(sub, "--max-failures", 3, "failures in a row after which a job is still requeued")
     for name in ("status", "logs", "cancel", "requeue"):
-        subs[name].add_argument("launch", nargs="?", metavar="LAUNCH", help="its name or job id (the newest)")
+        default = "all" if name == "status" else "the newest"
+        subs[name].add_argument("launch", nargs="?", metavar="LAUNCH", help=f"its name or job id ({default})")
     subs["train"].add_argument("--config", help="YAML file; settings are --group.name VALUE")
     whole(subs["train"], "--nodes", 1, "nodes")
     whole(subs["train"], "--gpus-per-node", 0, "GPUs of each node, one rank for each")

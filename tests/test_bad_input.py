@@ -79,7 +79,7 @@ def test_a_batch_that_does_not_divide(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     line = told(capsys, words(rooms16, tmp_path / "run"))
-    assert "data.batch_images=16 does not divide over 3 ranks; nearest that do: 15 and 18" in line
+    assert "data.batch_images=16 does not divide over 3 ranks; nearest that do: 15 and 18 images" in line
 
 
 def test_ranks_above_zero_leave_the_telling_to_rank_zero(

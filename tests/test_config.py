@@ -95,10 +95,14 @@ def test_a_wrong_word_on_the_command_line_is_named(words: list[str], told: str) 
 @pytest.mark.parametrize(
     ("words", "ranks", "told"),
     [
-        (["--data.batch_images", "130"], 4, "does not divide over 4 ranks; nearest that do: 128 and 132"),
+        (
+            ["--data.batch_images", "130"],
+            4,
+            "over 4 ranks; nearest that do: 128 and 132 images, or 2 and 5 ranks",
+        ),
         ([], 0, "ranks=0 must be at least 1"),
         (["--run.sample_images", "1"], 1, "run.sample_images=1 must be at least 2"),
-        (["--data.batch_images", "2"], 4, "nearest that do: 4 and 8"),
+        (["--data.batch_images", "2"], 4, "nearest that do: 4 and 8 images, or 2 ranks"),
         (["--model.net", "dcgan65"], 1, "model.net: 'dcgan65' is neither a preset"),
         (["--optim.beta1", "1"], 1, "optim.beta1=1.0 must be at least 0 and less than 1"),
         (["--run.log_steps", "0"], 1, "run.log_steps=0 must be at least 1"),

@@ -212,7 +212,10 @@ def log_has(folder: Path, name: str, text: str) -> bool:
         (["--time", "soon"], "Invalid --time specification"),
         (["--nodes", "8"], "Requested node configuration is not available"),
         (["--gpus-per-node", "1"], "Invalid generic resource"),
-        (["--nodes", "3"], "data.batch_images=16 does not divide over 3 ranks; nearest that do: 15 and 18"),
+        (
+            ["--nodes", "3"],
+            "does not divide over 3 ranks; nearest that do: 15 and 18 images, or 2 and 4 ranks",
+        ),
         (["--data.url=nowhere"], "nowhere does not exist; to make a dataset run"),
         (["--optim.lrr=1"], "unknown setting optim.lrr; did you mean optim.lr?"),
         (["stray"], "stray is not known"),
