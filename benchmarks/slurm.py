@@ -1,7 +1,7 @@
 """One training on four Slurm nodes, interrupted again and again: does it end where the unbroken one does?
 
 `python -m benchmarks.slurm --interruptions 20` starts the test cluster, draws the dataset and takes about
-20 minutes. Interruptions come in turn: a signal, a requeue, a preemption, a crashed node.
+10 minutes. Interruptions come in turn: a signal, a requeue, a preemption, a crashed node.
 """
 
 import argparse
