@@ -30,7 +30,7 @@ class Data:
     batch_images: int = 128
     """Images per step, summed over all ranks (paper: 128)."""
     threads: int = 2
-    """Reading and decoding threads of each rank; for npy one is as fast as two."""
+    """Reading and decoding threads of each rank; for npy one is enough."""
     requests: int = 16
     """Reads of remote storage in flight at once, for each rank."""
     prefetch_bytes: int = 2**28

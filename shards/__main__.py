@@ -18,7 +18,7 @@ from tqdm import tqdm
 from shards import index as indexes
 from shards import limit, store
 from shards.bench import bench
-from shards.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut
+from shards.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut, take_built
 from shards.cut import Cut, Failure
 from shards.dedup.arguments import add_dedup
 from shards.errors import ShardsError
@@ -188,8 +188,8 @@ def _build(options: argparse.Namespace) -> int:
     source = _source(options)
     if options.part or options.merge is not None:
         return _build_parts(options, source, cut)
-    if not options.overwrite and (found := find_built(source, options.out, cut)):
-        if not has_sheet(options.out):  # stopped between index and sheet
+    if not options.overwrite and (found := take_built(source, options.out, cut)):
+        if not has_sheet(options.out):  # of a build that was stopped between index and sheet
             write_sheet(options.out, found)
         print(f"already built: {found.samples} images in {redact(options.out)}")
         return 0

@@ -71,7 +71,7 @@ def plan_cut(
 
 
 def find_built(source: Source, out_url: str, cut: Cut) -> Index | None:
-    """The index of this very build, swept, if it is there. Raises ShardsError where another build is."""
+    """The index of this very build, if it is there. Raises ShardsError where another build is."""
     if not store.exists(store.join(out_url, indexes.INDEX_NAME)):
         return None
     found = indexes.load(out_url)
@@ -83,7 +83,14 @@ def find_built(source: Source, out_url: str, cut: Cut) -> Index | None:
                 f"{out_url} already holds a dataset with {name}={_shown(old)}, not {_shown(new)}; "
                 f"choose another folder, or --overwrite it"
             )
-    sweep(out_url)  # of a build that was stopped with its last breath
+    return found
+
+
+def take_built(source: Source, out_url: str, cut: Cut) -> Index | None:
+    """As `find_built`, and rid of what a build that was stopped with its last breath had left."""
+    found = find_built(source, out_url, cut)
+    if found:
+        sweep(out_url)
     return found
 
 
@@ -120,7 +127,7 @@ def build(
     if overwrite:
         store.remove(store.join(out_url, indexes.INDEX_NAME))
         sweep(out_url)
-    elif found := find_built(source, out_url, cut):
+    elif found := take_built(source, out_url, cut):
         return found
     shards = range(shards_of(source, cut))
     stored = store_shards(source, out_url, cut, shards=shards, workers=workers, progress=progress)

@@ -38,9 +38,9 @@ def read_sample(url: str, index: Index, *, position: int) -> tuple[Pixels, dict[
     if not 0 <= position < index.samples:
         raise ShardsError(f"sample {position} is outside [0, {index.samples}) of {url}; give one inside")
     blocks = Blocks(url, index)
-    number, block, within = index.find(position)
-    where = blocks.shard_url(number)
-    records = parse_records(blocks.read(int(index.block_starts()[number]) + block), where=where)
+    block, within = blocks.find(position)
+    where = blocks.shard_url(blocks.place(block).shard)
+    records = parse_records(blocks.read(block), where=where)
     record = records[within] if within < len(records) else Record(f"{position}", {})
     image = record.image()
     if image is None:

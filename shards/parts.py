@@ -7,13 +7,13 @@ believes nothing else, and writes the index last. Kept out: who runs which part.
 from collections.abc import Callable, Sequence
 
 from shards import schema, store
-from shards.build import check_range, find_built, finish, settings_of, shards_of, store_shards
+from shards.build import check_range, finish, settings_of, shards_of, store_shards, take_built
 from shards.cut import Cut, Failure
 from shards.errors import ShardsError
 from shards.format import compact_json
 from shards.index import Index
 from shards.sources import Source
-from shards.stored import Stored, pack, parse, sweep_marks
+from shards.stored import Stored, mark_name, pack, parse
 
 
 def part_name(part: int, parts: int) -> str:
@@ -41,12 +41,13 @@ def build_part(
     check_range("part", part, 1, parts)
     store.make_folder(out_url)
     shards = part_shards(part, parts, shards_of(source, cut))
-    if find_built(source, out_url, cut) or _is_built(source, out_url, cut, part, parts):
+    if take_built(source, out_url, cut) or _is_built(source, out_url, cut, part, parts):
         return len(shards)
     stored = store_shards(source, out_url, cut, shards=shards, workers=workers, progress=progress)
     record = {"settings": settings_of(source, cut), "shards": [pack(result) for result in stored]}
     store.write_bytes(store.join(out_url, part_name(part, parts)), compact_json(record))
-    sweep_marks(out_url, shards)
+    for shard in shards:
+        store.remove(store.join(out_url, mark_name(shard)))
     return len(shards)
 
 
@@ -60,7 +61,7 @@ def merge(
 ) -> Index:
     """The dataset of all parts; raises ShardsError that names the parts that are not there."""
     check_range("parts", parts, 1, 10**6)
-    if found := find_built(source, out_url, cut):
+    if found := take_built(source, out_url, cut):
         return found
     sizes = store.sizes_if_any(out_url)
     missing = [part for part in range(1, parts + 1) if part_name(part, parts) not in sizes]

@@ -115,11 +115,20 @@ class Blocks:
 
     def at(self, places: Sequence[int]) -> dict[int, U8]:
         """The pictures at these positions among all samples, (S, S, 3) each; as `whole`."""
-        found = {}
+        wanted: dict[int, list[tuple[int, int]]] = {}
         for place in places:
-            shard, block, position = self.index.find(place)
-            found[place] = self.whole(self._first[shard] + block)[position]
+            block, position = self.find(place)
+            wanted.setdefault(block, []).append((place, position))
+        found: dict[int, U8] = {}
+        for block, rows in wanted.items():
+            pictures = self.whole(block)
+            found |= {place: pictures[position] for place, position in rows}
         return found
+
+    def find(self, place: int) -> tuple[int, int]:
+        """The block of the sample at this position among all, and its position there."""
+        shard, block, position = self.index.find(place)
+        return self._first[shard] + block, position
 
     def whole(self, block: int) -> U8:
         """Every picture of a block, removed or not, uint8 (n, S, S, 3). Raises ShardsError if one is bad."""

@@ -64,13 +64,6 @@ def load_marks(out_url: str, shards: Sequence[int], settings: dict[str, Any], cu
     return found
 
 
-def sweep_marks(out_url: str, shards: Sequence[int]) -> None:
-    """Remove the marks of `shards`."""
-    for name in store.sizes_if_any(out_url):
-        if (match := re.fullmatch(MARK_NAME, name)) and int(match[1]) in shards:
-            store.remove(store.join(out_url, name))
-
-
 def sweep(out_url: str) -> None:
     """Remove all that a build leaves on its way: marks, records of parts, writes that were broken off."""
     for name in store.sizes_if_any(out_url):

@@ -204,8 +204,7 @@ def _training(each: Gathered) -> str:
     real = each.picture("real.png")
     if real is not None:
         parts.append(_picture(real, f"{each.run}: real pictures"))
-    again = SECTIONS[0].command.replace("RUN", each.run)
-    parts.append(f"<p>{_code(again)}</p>")
+    parts.append(f"<p>{_code(SECTIONS[0].command.replace('RUN', each.run))}</p>")
     return "".join(parts)
 
 

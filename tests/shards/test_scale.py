@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from shards import store
-from shards.__main__ import main
+from shards.__main__ import check_build, main
 from shards.build import build
 from shards.cut import Cut
 from shards.errors import ShardsError, StoreError
@@ -100,6 +100,8 @@ def test_what_a_build_killed_at_its_very_end_left_is_swept(tmp_path, capsys):
     for words in ([], ["--merge", "2"], ["--part", "1/2"]):
         for name in left:
             (tmp_path / name).write_bytes(b"{")
+        check_build(command[1:])  # before a job, which looks and changes nothing
+        assert contents(tmp_path).keys() == {*whole, *left}
         assert main([*command, *words]) == 0
         assert contents(tmp_path) == whole
     assert "already built: 12 images" in capsys.readouterr().out
