@@ -104,7 +104,7 @@ class Train:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes the GPU of this rank if there is one."""
     compile: bool = False
-    """torch.compile both networks (GPU; known to fail on CPUs)."""
+    """torch.compile both networks (one GPU; gradients would be wrong on several, and it fails on CPUs)."""
     timeout_seconds: float = 600.0
     """How long ranks wait for each other before the run is given up."""
 
@@ -239,6 +239,11 @@ def check(config: Config, *, ranks: int) -> None:
     except NetError as error:
         raise ConfigError(f"model.net: {error}") from None
     _check_shares(data.batch_images, ranks)
+    if train.compile and ranks > 1:
+        raise ConfigError(
+            f"train.compile=true gives wrong gradients on {ranks} ranks, for torch.compile passes over the batch "
+            "norm that they share; leave it out, or train on one rank"
+        )
 
 
 def _check_shares(batch_images: int, ranks: int) -> None:

@@ -123,10 +123,12 @@ class _Normalise(Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weight, means, variances, *batches = ctx.saved_tensors
-        # With statistics held fixed: dx = w dy / std, and the sums over this rank's images.
+        # With statistics held fixed: dx = w dy / std, and the sums over this rank's images. The kernels take
+        # what was saved of the forward pass as well; empty says nothing was, and CUDA's refuse None.
+        none = means.new_empty(0)
         fixed = [
             torch.ops.aten.native_batch_norm_backward(
-                dy, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+                dy, x, weight, mean, var, none, none, False, ctx.eps, [True, True, True]
             )
             for dy, x, mean, var in zip(gradients, batches, means, variances, strict=True)
         ]

@@ -107,6 +107,7 @@ def test_a_wrong_word_on_the_command_line_is_named(words: list[str], told: str) 
         (["--optim.beta1", "1"], 1, "optim.beta1=1.0 must be at least 0 and less than 1"),
         (["--run.log_steps", "0"], 1, "run.log_steps=0 must be at least 1"),
         (["--optim.eps", "-1"], 1, "optim.eps=-1.0 must be at least 0"),
+        (["--train.compile", "true"], 2, "train.compile=true gives wrong gradients on 2 ranks"),
     ],
 )
 def test_a_rule_between_settings_is_one_line(words: list[str], ranks: int, told: str) -> None:

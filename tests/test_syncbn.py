@@ -1,11 +1,13 @@
 """Batch norm over the global batch: one rank's mathematics on any number of ranks."""
 
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dcgan_dist import world
 from dcgan_dist.syncbn import BatchNorm, synchronise
@@ -78,6 +80,45 @@ def test_batches_given_together_are_normalised_apart_with_half_the_collectives()
         assert len(together) == 6
         for found, expected in zip(together, alone, strict=True):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+
+
+class CudaContract(TorchDispatchMode):
+    """Refuses what CUDA's kernels refuse and the CPU's do not; counts the backward passes of batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.native_batch_norm_backward.default:
+            self.seen += 1
+            assert isinstance(args[5], Tensor), "save_mean should always be defined"
+            assert isinstance(args[6], Tensor), "save_invstd should always be defined"
+        return func(*args, **(kwargs or {}))
+
+
+def under_cuda_contract(shape: tuple[int, ...]) -> int:
+    with CudaContract() as contract:
+        on_rank(shape, torch.float32)
+    return contract.seen
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_backward_pass_gives_cuda_kernels_all_that_they_demand(shape: tuple[int, ...]) -> None:
+    assert run_ranks(under_cuda_contract, 2, shape) == [1, 1]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_nothing_saved_is_the_same_as_an_empty_tensor_to_the_bit(shape: tuple[int, ...]) -> None:
+    x, dy = whole(shape, torch.float64)
+    mean, var = make_norm(torch.float64).statistics(x)
+    none = mean.new_empty(0)
+    backward = torch.ops.aten.native_batch_norm_backward
+    one, other = (
+        backward(dy, x, torch.ones_like(mean), mean, var, saved, saved, False, 1e-8, [True] * 3)
+        for saved in (None, none)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
