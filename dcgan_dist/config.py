@@ -241,8 +241,8 @@ def check(config: Config, *, ranks: int) -> None:
     _check_shares(data.batch_images, ranks)
     if train.compile and ranks > 1:
         raise ConfigError(
-            f"train.compile=true gives wrong gradients on {ranks} ranks, for torch.compile passes over the batch "
-            "norm that they share; leave it out, or train on one rank"
+            f"train.compile=true gives wrong gradients on {ranks} ranks, which torch.compile gets from "
+            "the batch norm that they share; leave it out, or train on one rank"
         )
 
 
