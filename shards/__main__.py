@@ -26,6 +26,7 @@ from shards.format import ENCODINGS
 from shards.images import encode
 from shards.look import describe, read_sample
 from shards.parts import build_part, merge
+from shards.place import check_apart
 from shards.redact import redact
 from shards.reindex import reindex
 from shards.resize import WAYS
@@ -190,7 +191,7 @@ def _build(options: argparse.Namespace) -> int:
         return _build_parts(options, source, cut)
     if not options.overwrite and (found := take_built(source, options.out, cut)):
         if not has_sheet(options.out):  # of a build that was stopped between index and sheet
-            write_sheet(options.out, found)
+            write_sheet(options.out, found, missing=True)
         print(f"already built: {found.samples} images in {redact(options.out)}")
         return 0
     index = build(
@@ -207,6 +208,8 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _source(options: argparse.Namespace) -> Source:
+    if "input" in options:
+        check_apart(options.input, options.out)
     source: Source = options.source(options)
     return source if options.shuffle is None else Shuffled(source, options.shuffle)
 

@@ -29,6 +29,7 @@ from shards.cut import Cut, Failure, cut_shard, record_bytes, shard_name
 from shards.errors import ShardsError
 from shards.format import ENCODINGS, compact_json
 from shards.index import Index, Shard
+from shards.place import begin, check_free
 from shards.resize import WAYS, load_cv2
 from shards.sources import Source
 from shards.stored import Stored, load_marks, save_mark, sweep
@@ -71,8 +72,9 @@ def plan_cut(
 
 
 def find_built(source: Source, out_url: str, cut: Cut) -> Index | None:
-    """The index of this very build, if it is there. Raises ShardsError where another build is."""
+    """The index of this very build, if it is there. Raises ShardsError where others' files are."""
     if not store.exists(store.join(out_url, indexes.INDEX_NAME)):
+        check_free(out_url)
         return None
     found = indexes.load(out_url)
     wanted = settings_of(source, cut)
@@ -129,6 +131,7 @@ def build(
         sweep(out_url)
     elif found := take_built(source, out_url, cut):
         return found
+    begin(out_url, settings_of(source, cut))
     shards = range(shards_of(source, cut))
     stored = store_shards(source, out_url, cut, shards=shards, workers=workers, progress=progress)
     return finish(source, out_url, cut, stored=stored, on_failures=on_failures)

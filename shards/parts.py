@@ -12,6 +12,7 @@ from shards.cut import Cut, Failure
 from shards.errors import ShardsError
 from shards.format import compact_json
 from shards.index import Index
+from shards.place import begin
 from shards.sources import Source
 from shards.stored import Stored, mark_name, pack, parse
 
@@ -43,6 +44,7 @@ def build_part(
     shards = part_shards(part, parts, shards_of(source, cut))
     if take_built(source, out_url, cut) or _is_built(source, out_url, cut, part, parts):
         return len(shards)
+    begin(out_url, settings_of(source, cut))
     stored = store_shards(source, out_url, cut, shards=shards, workers=workers, progress=progress)
     record = {"settings": settings_of(source, cut), "shards": [pack(result) for result in stored]}
     store.write_bytes(store.join(out_url, part_name(part, parts)), compact_json(record))

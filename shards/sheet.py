@@ -27,8 +27,8 @@ def has_sheet(url: str) -> bool:
     return store.exists(store.join(url, REPORT_NAME)) and store.exists(store.join(url, SHEET_NAME))
 
 
-def write_sheet(url: str, index: Index) -> None:
-    """Write both beside the dataset."""
+def write_sheet(url: str, index: Index, *, missing: bool = False) -> None:
+    """Write both beside the dataset, or only the `missing` one."""
     try:
         where = store.join(url, FAILURES_NAME)
         counts = schema.json_object(store.read_bytes(where), where).get("counts")
@@ -44,8 +44,10 @@ def write_sheet(url: str, index: Index) -> None:
         "shard_bytes": [shard_bytes[0], int(statistics.median(shard_bytes)), shard_bytes[-1]],
         "settings": index.source,
     }
-    store.write_bytes(store.join(url, REPORT_NAME), compact_json(report) + b"\n")
-    store.write_bytes(store.join(url, SHEET_NAME), _draw(url, index))
+    if not (missing and store.exists(store.join(url, REPORT_NAME))):
+        store.write_bytes(store.join(url, REPORT_NAME), compact_json(report) + b"\n")
+    if not (missing and store.exists(store.join(url, SHEET_NAME))):
+        store.write_bytes(store.join(url, SHEET_NAME), _draw(url, index))
 
 
 def _draw(url: str, index: Index) -> bytes:

@@ -17,9 +17,10 @@ from shards.cut import Cut, Failure, shard_name
 from shards.errors import ShardsError
 from shards.format import compact_json
 from shards.index import Shard, parse_shard
+from shards.place import BEGUN_NAME
 
 MARK_NAME = r"shard-(\d{6})\.done\.json"
-PART_NAME = r"part-\d+-of-\d+\.json"
+PART_NAME = r"part-\d{6}-of-\d{6}\.json"
 BROKEN_OFF = r"\.(shard|part|blocks|failures)\b.*\.tmp"
 """Writes of a build that was killed."""
 
@@ -66,9 +67,12 @@ def load_marks(out_url: str, shards: Sequence[int], settings: dict[str, Any], cu
 
 def sweep(out_url: str) -> None:
     """Remove all that a build leaves on its way: marks, records of parts, writes that were broken off."""
-    for name in store.sizes_if_any(out_url):
-        if re.fullmatch(f"{MARK_NAME}|{PART_NAME}|{BROKEN_OFF}", name):
+    names = store.sizes_if_any(out_url)
+    left = f"{MARK_NAME}|{PART_NAME}|{BROKEN_OFF}" if BEGUN_NAME in names else BROKEN_OFF
+    for name in names:
+        if re.fullmatch(left, name):
             store.remove(store.join(out_url, name))
+    store.remove(store.join(out_url, BEGUN_NAME))
 
 
 def pack(result: Stored) -> dict[str, Any]:

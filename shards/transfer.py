@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from shards import dali, schema, store
 from shards import index as indexes
-from shards.errors import DamagedError, ShardsError
+from shards.errors import DamagedError, MissingError, ShardsError
 from shards.index import Index, Shard
+from shards.place import is_same, not_ours
 
 THREADS = 8
 MEMORY_BYTES = 2**30
@@ -49,14 +49,17 @@ def copy(
     """
     if threads < 1:
         raise ShardsError(f"threads={threads} copies nothing; give 1 or more")
-    if _place(url) == _place(out_url):
+    if is_same(url, out_url):
         raise ShardsError(f"{url} and {out_url} are the same place; give another to copy to")
     index = indexes.load(url)
     tables = _read_tables(url, index)
     store.make_folder(out_url)
-    stale = _clear(out_url, index, tables[indexes.INDEX_NAME], overwrite=overwrite)
     here, there = store.sizes(url), store.sizes_if_any(out_url)
-    work = partial(_copy_shard, url, out_url, here, there, fast=fast)
+    ours = overwrite or indexes.INDEX_NAME in there
+    stale = _clear(out_url, index, tables[indexes.INDEX_NAME], overwrite=overwrite)
+    if not ours:
+        _check_free(url, out_url, index, tables, there)
+    work = partial(_copy_shard, url, out_url, here, there, fast=fast, ours=ours)
     copied = []
     with closing(_in_threads(work, index, threads)) as results:
         for shard, new in zip(index.shards, results, strict=True):
@@ -71,12 +74,21 @@ def copy(
 
 
 def _copy_shard(
-    url: str, out_url: str, here: Mapping[str, int], there: Mapping[str, int], shard: Shard, *, fast: bool
+    url: str,
+    out_url: str,
+    here: Mapping[str, int],
+    there: Mapping[str, int],
+    shard: Shard,
+    *,
+    fast: bool,
+    ours: bool,
 ) -> bool:
-    """Whether the shard had to be copied."""
+    """Whether the shard had to be copied. Raises ShardsError where another lies that is not `ours`."""
     kept = there.get(shard.name) == shard.bytes and (fast or _sha256(out_url, shard) == shard.sha256)
     name = dali.index_name(shard.name)
     if not kept:
+        if shard.name in there and not ours:
+            raise not_ours(out_url, [shard.name])
         if name in there:
             store.remove(store.join(out_url, name))
         store.write_bytes(store.join(out_url, shard.name), _read_shard(url, shard))
@@ -93,10 +105,6 @@ def _in_threads(work: Callable[[Shard], bool], index: Index, threads: int) -> Ge
         yield from pool.map(work, index.shards)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _place(url: str) -> str:
-    return str(Path(url.removeprefix("file://")).resolve()) if store.is_local(url) else url.rstrip("/")
 
 
 def _read_tables(url: str, index: Index) -> dict[str, bytes]:
@@ -125,6 +133,32 @@ def _clear(out_url: str, index: Index, wanted: bytes, *, overwrite: bool) -> set
     store.remove(where)
     old = {shard.name for shard in shards} - {shard.name for shard in index.shards}
     return old | {dali.index_name(name) for name in old}
+
+
+def _check_free(
+    url: str, out_url: str, index: Index, tables: Mapping[str, bytes], there: Mapping[str, int]
+) -> None:
+    """Raise ShardsError where files lie that a stopped copy of this dataset cannot have left."""
+    foreign = []
+    for shard in index.shards:
+        name = dali.index_name(shard.name)
+        if there.get(shard.name, shard.bytes) != shard.bytes:
+            foreign.append(shard.name)
+        if name in there and not _is_copy(url, out_url, name):
+            foreign.append(name)
+    table = indexes.BLOCKS_NAME
+    if table in there and store.read_bytes(store.join(out_url, table)) != tables[table]:
+        foreign.append(table)
+    if foreign:
+        raise not_ours(out_url, foreign)
+
+
+def _is_copy(url: str, out_url: str, name: str) -> bool:
+    try:
+        wanted = store.read_bytes(store.join(url, name))
+    except MissingError:
+        return False
+    return store.read_bytes(store.join(out_url, name)) == wanted
 
 
 def _sha256(url: str, shard: Shard) -> str:

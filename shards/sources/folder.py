@@ -10,6 +10,7 @@ from typing import Any
 
 from shards.errors import ImageError, ShardsError
 from shards.format import compact_json, meta_json
+from shards.place import holds_dataset
 from shards.sources import Item
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -18,12 +19,16 @@ MAX_FILE_BYTES = 2**28
 
 
 class Folder:
-    """The pictures below `path`; hidden files and links to folders are passed by."""
+    """The pictures below `path`; hidden files, links to folders and datasets of ours are passed by."""
 
     def __init__(self, path: str) -> None:
         self._top = Path(path)
         if not self._top.is_dir():
             raise ShardsError(f"{path} is not a folder; give the folder that holds the pictures")
+        if holds_dataset(self._top):
+            raise ShardsError(
+                f"{path} is a dataset of ours; to cut it anew: python -m shards build webdataset {path} OUT"
+            )
         found = sorted(_walk(self._top))
         if not found:
             known = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
@@ -58,7 +63,9 @@ def _walk(top: Path) -> list[tuple[str, int]]:
     """The path below `top`, with `/`, and the bytes of each picture file."""
     found = []
     for folder, folders, files in os.walk(top):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and not holds_dataset(Path(folder) / name)
+        ]
         for name in files:
             path = Path(folder) / name
             if path.suffix.lower() in EXTENSIONS and not name.startswith(".") and path.is_file():

@@ -96,7 +96,12 @@ def test_what_a_build_killed_at_its_very_end_left_is_swept(tmp_path, capsys):
     command = [*BUILD[2:], str(tmp_path), "--images", "12", "--size", "8", "--workers", "1"]
     assert main(command) == 0
     whole = contents(tmp_path)
-    left = "shard-000000.done.json", "part-000001-of-000002.json", ".shard-000000.tar.77.0a1b2c3d.tmp"
+    left = (
+        "build.begun.json",
+        "shard-000000.done.json",
+        "part-000001-of-000002.json",
+        ".shard-000000.tar.77.0a1b2c3d.tmp",
+    )
     for words in ([], ["--merge", "2"], ["--part", "1/2"]):
         for name in left:
             (tmp_path / name).write_bytes(b"{")
