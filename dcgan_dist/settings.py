@@ -16,6 +16,8 @@ import yaml
 from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser
 
+from shards.printable import printable, storable
+
 T = TypeVar("T")
 WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
 
@@ -24,7 +26,7 @@ class ConfigError(ValueError):
     """A setting is wrong; the message is one line that names it, its value, the rule and the way out."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split("\n")))
+        super().__init__(printable(" ".join(message.split("\n"))))
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ def read(kind: type[T], argv: Sequence[str], *, prog: str) -> T:
     if {"-h", "--help"} & set(argv):
         print(parser.format_help())
         raise SystemExit(0)
+    for word in argv:
+        if storable(word) != word:
+            raise ConfigError(f"{word} is not UTF-8, which settings are written in; rename what it names")
     path, given = _split_command_line(kind, argv)
     return _build(kind, parser, [*(_yaml_settings(kind, _read_file(path), path) if path else ()), *given])
 

@@ -27,11 +27,12 @@ from shards.images import encode
 from shards.look import describe, read_sample
 from shards.parts import build_part, merge
 from shards.place import check_apart
+from shards.printable import printable
 from shards.redact import redact
 from shards.reindex import reindex
 from shards.resize import WAYS
 from shards.sheet import has_sheet, write_sheet
-from shards.sources import Source
+from shards.sources import Source, passed_over
 from shards.sources.arguments import add_sources
 from shards.sources.shuffled import Shuffled
 from shards.transfer import THREADS, copy
@@ -191,8 +192,8 @@ def _build(options: argparse.Namespace) -> int:
         return _build_parts(options, source, cut)
     if not options.overwrite and (found := take_built(source, options.out, cut)):
         if not has_sheet(options.out):  # of a build that was stopped between index and sheet
-            write_sheet(options.out, found, missing=True)
-        print(f"already built: {found.samples} images in {redact(options.out)}")
+            write_sheet(options.out, found, missing=True, passed_over=passed_over(source).counts)
+        print(f"already built: {found.samples} images in {_named(options.out)}")
         return 0
     index = build(
         source,
@@ -203,7 +204,7 @@ def _build(options: argparse.Namespace) -> int:
         progress=True,
         on_failures=_print_failures,
     )
-    _print_built(options, index)
+    _print_built(options, source, index)
     return 0
 
 
@@ -221,22 +222,29 @@ def _build_parts(options: argparse.Namespace, source: Source, cut: Cut) -> int:
         )
     if options.merge is not None:
         index = merge(source, options.out, cut, parts=options.merge, on_failures=_print_failures)
-        _print_built(options, index)
+        _print_built(options, source, index)
         return 0
     part, parts = options.part
     built = build_part(
         source, options.out, cut, part=part, parts=parts, workers=options.workers, progress=True
     )
-    print(f"built: part {part} of {parts}, {built} shards in {redact(options.out)}")
+    print(f"built: part {part} of {parts}, {built} shards in {_named(options.out)}")
     return 0
 
 
-def _print_built(options: argparse.Namespace, index: indexes.Index) -> None:
-    write_sheet(options.out, index)
+def _print_built(options: argparse.Namespace, source: Source, index: indexes.Index) -> None:
+    passed = passed_over(source)
+    write_sheet(options.out, index, passed_over=passed.counts)
+    if passed.counts:
+        print(f"passed over: {printable(passed.told())}", file=sys.stderr)
     print(
         f"built: {index.samples} images, {len(index.shards)} shards ({index.bytes:,} bytes) "
-        f"in {redact(options.out)}"
+        f"in {_named(options.out)}"
     )
+
+
+def _named(url: str) -> str:
+    return printable(redact(url))
 
 
 def _print_failures(failures: Sequence[Failure]) -> None:
@@ -244,7 +252,7 @@ def _print_failures(failures: Sequence[Failure]) -> None:
     told = ", ".join(f"{reason}: {number}" for reason, number in counts.most_common())
     print(f"left out {len(failures)} pictures ({told})", file=sys.stderr)
     for failure in failures[:SHOWN_FAILURES]:
-        print(f"  {failure.name}: {failure.error}", file=sys.stderr)
+        print(f"  {printable(failure.name)}: {printable(failure.error)}", file=sys.stderr)
     if len(failures) > SHOWN_FAILURES:
         print(f"  and {len(failures) - SHOWN_FAILURES} more, all in failures.json", file=sys.stderr)
 
@@ -269,7 +277,7 @@ def _verify(options: argparse.Namespace) -> int:
             options.url, decode=options.decode, on_shard=lambda shard: bar.update(shard.samples)
         ):
             problems += 1
-            bar.write(line)
+            bar.write(printable(line))
     print(f"{'damaged' if problems else 'whole'}: {index.samples} images, {problems} problems")
     return 1 if problems else 0
 
@@ -313,7 +321,8 @@ def _printable(meta: dict[str, Any]) -> str:
         text = json.dumps(meta, sort_keys=True, ensure_ascii=False)
     except RecursionError as error:
         raise ShardsError("the JSON of this sample is nested too deeply to be printed") from error
-    return text.encode(errors="backslashreplace").decode()
+    # The escapes of JSON, so that it stays JSON.
+    return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,18 @@
 Kept out: errors of our own making, which are assertions.
 """
 
+from shards.printable import printable
 from shards.redact import redact
 
 
 class ShardsError(ValueError):
-    """A wrong setting, a damaged dataset, or a picture that cannot be used; no secret is in its message."""
+    """A wrong setting, a damaged dataset, or a picture that cannot be used.
+
+    Its message holds no secret, and nothing that steers a terminal.
+    """
 
     def __init__(self, message: str) -> None:
-        super().__init__(redact(message))
+        super().__init__(printable(redact(message)))
 
 
 class StoreError(ShardsError):

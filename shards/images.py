@@ -4,6 +4,7 @@ The size that a picture declares is checked before a pixel is decoded. Kept out:
 """
 
 import io
+import re
 import struct
 import zlib
 
@@ -23,6 +24,12 @@ MAX_PIXELS = 2**26
 JPEG_START = b"\xff\xd8\xff"
 NPY_START = b"\x93NUMPY"
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+MARKS = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0{4}..\0\0|II[*+]\0|MM\0[*+]", re.DOTALL
+)
+"""How the formats that we read begin."""
+
+MARK_BYTES = 14
 ORIENTATION = 0x0112
 DECODER_ERRORS = (
     EOFError,
@@ -50,6 +57,11 @@ def decode(data: Buffer, *, max_pixels: int = MAX_PIXELS) -> Pixels:
             return _upright(_decode_jpeg(data, picture), _orientation(picture))
         pixels = _to_rgb(picture)
         return _upright(pixels, _orientation(picture)) if picture.format in ("JPEG", "MPO") else pixels
+
+
+def has_mark(start: bytes) -> bool:
+    """Whether a file that begins with these MARK_BYTES says that it is a picture of a format we read."""
+    return MARKS.match(start) is not None
 
 
 def declared_size(data: Buffer) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from shards.errors import ShardsError
 from shards.format import Record, compact_json, parse_records
 from shards.images import Pixels, decode_into
 from shards.index import Index
+from shards.printable import printable
 from shards.reader import Blocks
 
 
@@ -30,7 +31,7 @@ def describe(url: str, index: Index) -> str:
         "record": f"{index.record_bytes} bytes" if index.record_bytes else "of any length",
         "source": ", ".join(f"{name}={_plain(value)}" for name, value in index.source.items()),
     }
-    return "\n".join(f"{name:<10}{value}" for name, value in lines.items())
+    return "\n".join(printable(f"{name:<10}{value}") for name, value in lines.items())
 
 
 def read_sample(url: str, index: Index, *, position: int) -> tuple[Pixels, dict[str, Any]]:

@@ -5,6 +5,7 @@ Both are functions of the dataset. Kept out: what failed in detail, which is in 
 
 import io
 import statistics
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
@@ -27,8 +28,13 @@ def has_sheet(url: str) -> bool:
     return store.exists(store.join(url, REPORT_NAME)) and store.exists(store.join(url, SHEET_NAME))
 
 
-def write_sheet(url: str, index: Index, *, missing: bool = False) -> None:
-    """Write both beside the dataset, or only the `missing` one."""
+def write_sheet(
+    url: str, index: Index, *, missing: bool = False, passed_over: Mapping[str, int] | None = None
+) -> None:
+    """Write both beside the dataset, or only the `missing` one.
+
+    `passed_over` counts, by kind, what the source did not take.
+    """
     try:
         where = store.join(url, FAILURES_NAME)
         counts = schema.json_object(store.read_bytes(where), where).get("counts")
@@ -38,6 +44,7 @@ def write_sheet(url: str, index: Index, *, missing: bool = False) -> None:
     report = {
         "images": index.samples,
         "failures_by_reason": counts,
+        "passed_over_by_kind": dict(passed_over or {}),
         "shards": len(index.shards),
         "bytes": index.bytes,
         "bytes_per_image": round(index.bytes / index.samples, 1),

@@ -13,6 +13,7 @@ from typing import Any
 from shards.errors import ImageError, ShardsError
 from shards.format import compact_json
 from shards.images import Pixels, decode
+from shards.printable import storable
 from shards.sources import Item
 from shards.sources.downloads import check_download
 from shards.sources.folder import MAX_FILE_BYTES
@@ -47,7 +48,7 @@ class CelebA:
         ]
         if not self._items:
             raise ShardsError(f"{path}: none of its {len(files)} pictures is in {PARTITION_NAME} as {split}")
-        longest = {"attributes": list(self._header), "name": max(files), "partition": "valid"}
+        longest = {"attributes": list(self._header), "name": storable(max(files)), "partition": "valid"}
         self.meta_bytes = len(compact_json(longest)) + 8
 
     @property

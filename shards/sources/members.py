@@ -12,6 +12,7 @@ import numpy as np
 
 from shards import store
 from shards.errors import MissingError, ShardsError
+from shards.printable import storable
 
 AHEAD_BYTES = 2**23
 """What is read at once from remote storage while the reads follow each other."""
@@ -64,7 +65,7 @@ def scan_tar(url: str, start: int, stop: int) -> Iterator[Member]:
                 tar.members = []  # type: ignore[attr-defined] # it would keep all of them
                 if member.isfile() and not member.sparse:
                     first = start + member.offset_data
-                    yield Member(member.name, first, first + member.size)
+                    yield Member(storable(member.name), first, first + member.size)
             # tarfile takes a missing or a damaged header for the end; the true end is a block of zeros.
             stream.seek(tar.offset)
             if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -9,7 +9,7 @@ import numpy as np
 
 from shards.errors import ShardsError
 from shards.mixing import GOLDEN, finish
-from shards.sources import Item, Source
+from shards.sources import Item, Source, passed_over
 
 
 class Shuffled:
@@ -20,6 +20,7 @@ class Shuffled:
             raise ShardsError(f"shuffle={seed} is outside [0, 2**63); give one inside")
         self._source, self._seed = source, seed
         self.samples, self.classes, self.meta_bytes = source.samples, source.classes, source.meta_bytes
+        self.passed_over = passed_over(source)
         self._order = np.argsort(_hashes(source.samples, seed), kind="stable")
 
     def settings(self) -> dict[str, Any]:

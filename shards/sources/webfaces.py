@@ -37,6 +37,7 @@ class Webfaces:
             raise ShardsError(f"min_face={min_pixels} is outside [20, 4096]; give one inside")
         _detector()
         self._folder, self._keep, self._min = Folder(path), min(size, CROP_PIXELS), min_pixels
+        self.passed_over = self._folder.passed_over
         box = {"box": [10**5] * 4, "faces": MAX_FACES, "name": ""}
         self.meta_bytes = self._folder.meta_bytes + len(meta_json(box))
 
