@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +21,7 @@ from shards.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut, tak
 from shards.cut import Cut, Failure
 from shards.dedup.arguments import add_dedup
 from shards.errors import ShardsError
+from shards.failures import FEW, MAX_BAD, bad_allowed, reasons
 from shards.format import ENCODINGS
 from shards.images import encode
 from shards.look import describe, read_sample
@@ -133,6 +133,12 @@ def _add_cut(parser: argparse.ArgumentParser) -> None:
     _whole(parser, "--block-images", "images per block, the unit of reading", shown="256 KiB of pixels")
     _whole(parser, "--workers", "processes", shown="one per CPU")
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset that is there")
+    parser.add_argument(
+        "--max-bad",
+        metavar="SHARE",
+        type=float,
+        help=f"stop where more of the pictures cannot be used (default: {MAX_BAD}, or {FEW} of a small set)",
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--part", metavar="I/N", type=_part, help="build the I-th of N parts only, from 1")
     which.add_argument("--merge", metavar="N", type=int, help="make the dataset of N parts that are built")
@@ -170,6 +176,7 @@ def check_build(words: Sequence[str]) -> None:
             "--part and --merge are the launcher's, and --overwrite is not for parts; leave them out"
         )
     cut = plan_cut(**_cut_settings(options))
+    bad_allowed(1, options.max_bad)
     find_built(_source(options), options.out, cut)
 
 
@@ -187,6 +194,7 @@ def _cut_settings(options: argparse.Namespace) -> dict[str, Any]:
 def _build(options: argparse.Namespace) -> int:
     settings = _cut_settings(options)
     cut = plan_cut(**settings)
+    bad_allowed(1, options.max_bad)
     source = _source(options)
     if options.part or options.merge is not None:
         return _build_parts(options, source, cut)
@@ -202,6 +210,7 @@ def _build(options: argparse.Namespace) -> int:
         workers=options.workers,
         overwrite=options.overwrite,
         progress=True,
+        max_bad=options.max_bad,
         on_failures=_print_failures,
     )
     _print_built(options, source, index)
@@ -221,12 +230,26 @@ def _build_parts(options: argparse.Namespace, source: Source, cut: Cut) -> int:
             "--overwrite is not for parts, which do not know of each other; remove the dataset first"
         )
     if options.merge is not None:
-        index = merge(source, options.out, cut, parts=options.merge, on_failures=_print_failures)
+        index = merge(
+            source,
+            options.out,
+            cut,
+            parts=options.merge,
+            max_bad=options.max_bad,
+            on_failures=_print_failures,
+        )
         _print_built(options, source, index)
         return 0
     part, parts = options.part
     built = build_part(
-        source, options.out, cut, part=part, parts=parts, workers=options.workers, progress=True
+        source,
+        options.out,
+        cut,
+        part=part,
+        parts=parts,
+        workers=options.workers,
+        progress=True,
+        max_bad=options.max_bad,
     )
     print(f"built: part {part} of {parts}, {built} shards in {_named(options.out)}")
     return 0
@@ -248,9 +271,7 @@ def _named(url: str) -> str:
 
 
 def _print_failures(failures: Sequence[Failure]) -> None:
-    counts = Counter(failure.reason for failure in failures)
-    told = ", ".join(f"{reason}: {number}" for reason, number in counts.most_common())
-    print(f"left out {len(failures)} pictures ({told})", file=sys.stderr)
+    print(f"left out {len(failures)} pictures ({reasons(failures)})", file=sys.stderr)
     for failure in failures[:SHOWN_FAILURES]:
         print(f"  {printable(failure.name)}: {printable(failure.error)}", file=sys.stderr)
     if len(failures) > SHOWN_FAILURES:

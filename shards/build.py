@@ -9,12 +9,10 @@ import re
 import signal
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context, parent_process
 from typing import Any
@@ -27,6 +25,7 @@ from shards import store
 from shards.blocks import default_block_samples
 from shards.cut import Cut, Failure, cut_shard, record_bytes, shard_name
 from shards.errors import ShardsError
+from shards.failures import FAILURES_NAME, bad_allowed, check_failures, write_failures
 from shards.format import ENCODINGS, compact_json
 from shards.index import Index, Shard
 from shards.place import begin, check_free
@@ -38,7 +37,6 @@ SHARD_IMAGES = 2048
 SHARD_PIXEL_BYTES = 2**29
 """A worker holds a shard in memory, so the default cuts large pictures into smaller shards."""
 
-FAILURES_NAME = "failures.json"
 QUALITY = 90
 
 
@@ -109,13 +107,16 @@ def build(
     workers: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
+    max_bad: float | None = None,
     on_failures: Callable[[Sequence[Failure]], None] | None = None,
 ) -> Index:
     """Write the dataset and return its index; what is already built is not built again.
 
-    Items that fail are left out, told to `on_failures`, and written to `failures.json`. More than one of
-    `workers` start processes by spawn, so a script that calls this needs `if __name__ == "__main__"`.
+    Items that fail are left out, told to `on_failures`, and written to `failures.json`; more of them than
+    `max_bad` takes, see `failures`, raise ShardsError, and a failure of storage raises StoreError. More than
+    one of `workers` start processes by spawn, so a script that calls this needs `if __name__ == "__main__"`.
     """
+    bad_allowed(1, max_bad)
     cut = plan_cut(
         size=size,
         encoding=encoding,
@@ -133,8 +134,10 @@ def build(
         return found
     begin(out_url, settings_of(source, cut))
     shards = range(shards_of(source, cut))
-    stored = store_shards(source, out_url, cut, shards=shards, workers=workers, progress=progress)
-    return finish(source, out_url, cut, stored=stored, on_failures=on_failures)
+    stored = store_shards(
+        source, out_url, cut, shards=shards, workers=workers, progress=progress, max_bad=max_bad
+    )
+    return finish(source, out_url, cut, stored=stored, max_bad=max_bad, on_failures=on_failures)
 
 
 def shards_of(source: Source, cut: Cut) -> int:
@@ -143,16 +146,25 @@ def shards_of(source: Source, cut: Cut) -> int:
 
 
 def store_shards(
-    source: Source, out_url: str, cut: Cut, *, shards: range, workers: int | None, progress: bool
+    source: Source,
+    out_url: str,
+    cut: Cut,
+    *,
+    shards: range,
+    workers: int | None,
+    progress: bool,
+    max_bad: float | None,
 ) -> list[Stored]:
     """Cut and store `shards`, in order, with a bar that counts images where stderr is a terminal.
 
-    Those that a stopped build has done are not cut again.
+    Those that a stopped build has done are not cut again. Raises ShardsError as soon as these shards alone
+    have more bad pictures than the whole build takes.
     """
     work = partial(_store_shard, source, out_url, cut, settings_of(source, cut))
     done = load_marks(out_url, shards, settings_of(source, cut), cut)
     left = [shard for shard in shards if shard not in done]
-    stored = []
+    stored: list[Stored] = []
+    failures: list[Failure] = []
     hidden = not (progress and sys.stderr.isatty())
     # A job of a cluster may have fewer CPUs than its machine.
     workers = workers or len(os.sched_getaffinity(0))
@@ -164,6 +176,8 @@ def store_shards(
         for shard in shards:
             stored.append(done[shard] if shard in done else next(results))
             bar.update(stored[-1].items)
+            failures += stored[-1].failures
+            check_failures(failures, out_url, samples=source.samples, max_bad=max_bad)
     return stored
 
 
@@ -173,11 +187,13 @@ def finish(
     cut: Cut,
     *,
     stored: list[Stored],
+    max_bad: float | None = None,
     on_failures: Callable[[Sequence[Failure]], None] | None = None,
 ) -> Index:
-    """Write down what failed, then the index of all shards."""
+    """Write down what failed, then the index of all shards. Raises ShardsError where too many did."""
     failures = [failure for result in stored for failure in result.failures]
-    _write_failures(out_url, failures)
+    check_failures(failures, out_url, samples=source.samples, max_bad=max_bad)
+    write_failures(out_url, failures)
     if failures and on_failures:
         on_failures(failures)
     index = _write_index(source, out_url, cut, stored)
@@ -241,17 +257,6 @@ def _store_shard(source: Source, out_url: str, cut: Cut, settings: dict[str, Any
     result = Stored(entry, made.blocks, made.samples + len(made.failures), made.failures)
     save_mark(out_url, shard, settings, result)
     return result
-
-
-def _write_failures(out_url: str, failures: list[Failure]) -> None:
-    where = store.join(out_url, FAILURES_NAME)
-    if not failures:
-        store.remove(where)
-        return
-    counts = Counter(failure.reason for failure in failures)
-    store.write_bytes(
-        where, compact_json({"counts": counts, "failures": [asdict(each) for each in failures]})
-    )
 
 
 def _write_index(source: Source, out_url: str, cut: Cut, stored: list[Stored]) -> Index:

@@ -8,11 +8,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from shards.blocks import BlockTable, cut_blocks
-from shards.errors import ImageError, ShardsError
+from shards.errors import ImageError, ShardsError, StoreError
 from shards.format import NPY_HEADER_BYTES, TAR_BLOCK, meta_json, pack_record, padding, tar_end
 from shards.images import decode, encode, to_square
+from shards.patience import one_line
 from shards.resize import to_square_cv2
 from shards.sources import Item, Source
+
+MISSING = "missing"
+"""Why a file failed that was listed and is gone; it may be there again when the build goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,10 @@ def shard_name(shard: int) -> str:
 
 
 def cut_shard(source: Source, cut: Cut, *, shard: int) -> CutShard:
-    """Shard number `shard`: the source's items [shard * P, (shard + 1) * P), less those that fail."""
+    """Shard number `shard`: the source's items [shard * P, (shard + 1) * P), less those that fail.
+
+    Raises StoreError where the storage fails, which is no picture's fault.
+    """
     first = shard * cut.shard_images
     records: list[bytes] = []
     stops: list[int] = []
@@ -78,9 +85,14 @@ def cut_shard(source: Source, cut: Cut, *, shard: int) -> CutShard:
                 pack_sample(item, cut, position=position, meta_bytes=source.meta_bytes, number=number)
                 for number, item in enumerate(items)
             ]
-        except (ImageError, OSError) as error:
+        except (ImageError, FileNotFoundError) as error:
             failures.append(_failure(position, name, error))
             continue
+        except OSError as error:
+            raise StoreError(
+                f"cannot read {error.filename or name}: {one_line(error)}; the storage failed, which says "
+                f"nothing of the picture, so the build stops; mend it, and the same command goes on"
+            ) from error
         for record in packed:
             records.append(record)
             stops.append(len(record) + (stops[-1] if stops else 0))
@@ -113,7 +125,7 @@ def record_bytes(size: int, meta_bytes: int) -> int:
     return 2 * TAR_BLOCK + image + padding(image) + meta_bytes + padding(meta_bytes)
 
 
-def _failure(position: int, name: str, error: ImageError | OSError) -> Failure:
+def _failure(position: int, name: str, error: ImageError | FileNotFoundError) -> Failure:
     if isinstance(error, ImageError):
         return Failure(position, name, error.reason, str(error))
-    return Failure(position, name, "unreadable", " ".join((error.strerror or str(error)).split()))
+    return Failure(position, name, MISSING, one_line(error))

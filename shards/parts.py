@@ -14,7 +14,7 @@ from shards.format import compact_json
 from shards.index import Index
 from shards.place import begin
 from shards.sources import Source
-from shards.stored import Stored, mark_name, pack, parse
+from shards.stored import Stored, is_final, mark_name, pack, parse
 
 
 def part_name(part: int, parts: int) -> str:
@@ -36,8 +36,12 @@ def build_part(
     parts: int,
     workers: int | None = None,
     progress: bool = False,
+    max_bad: float | None = None,
 ) -> int:
-    """Store the shards of one part and its record; returns their number. A part that is there is left so."""
+    """Store the shards of one part and its record; returns their number. A part that is there is left so.
+
+    Raises ShardsError where this part alone has more bad pictures than the whole build takes, see `failures`.
+    """
     check_range("parts", parts, 1, 10**6)
     check_range("part", part, 1, parts)
     store.make_folder(out_url)
@@ -45,7 +49,9 @@ def build_part(
     if take_built(source, out_url, cut) or _is_built(source, out_url, cut, part, parts):
         return len(shards)
     begin(out_url, settings_of(source, cut))
-    stored = store_shards(source, out_url, cut, shards=shards, workers=workers, progress=progress)
+    stored = store_shards(
+        source, out_url, cut, shards=shards, workers=workers, progress=progress, max_bad=max_bad
+    )
     record = {"settings": settings_of(source, cut), "shards": [pack(result) for result in stored]}
     store.write_bytes(store.join(out_url, part_name(part, parts)), compact_json(record))
     for shard in shards:
@@ -59,9 +65,13 @@ def merge(
     cut: Cut,
     *,
     parts: int,
+    max_bad: float | None = None,
     on_failures: Callable[[Sequence[Failure]], None] | None = None,
 ) -> Index:
-    """The dataset of all parts; raises ShardsError that names the parts that are not there."""
+    """The dataset of all parts.
+
+    Raises ShardsError that names the parts that are not there, or where all have too many bad pictures.
+    """
     check_range("parts", parts, 1, 10**6)
     if found := take_built(source, out_url, cut):
         return found
@@ -76,7 +86,7 @@ def merge(
     stored = [
         result for part in range(1, parts + 1) for result in _read(source, out_url, cut, part, parts, sizes)
     ]
-    return finish(source, out_url, cut, stored=stored, on_failures=on_failures)
+    return finish(source, out_url, cut, stored=stored, max_bad=max_bad, on_failures=on_failures)
 
 
 def _is_built(source: Source, out_url: str, cut: Cut, part: int, parts: int) -> bool:
@@ -84,10 +94,9 @@ def _is_built(source: Source, out_url: str, cut: Cut, part: int, parts: int) -> 
     if not store.exists(store.join(out_url, part_name(part, parts))):
         return False
     try:
-        _read(source, out_url, cut, part, parts, store.sizes(out_url))
+        return all(is_final(each) for each in _read(source, out_url, cut, part, parts, store.sizes(out_url)))
     except ShardsError:
         return False
-    return True
 
 
 def _read(

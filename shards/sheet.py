@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from shards import schema, store
-from shards.build import FAILURES_NAME
 from shards.errors import MissingError
+from shards.failures import FAILURES_NAME
 from shards.format import compact_json
 from shards.index import Index
 from shards.reader import Blocks

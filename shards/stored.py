@@ -13,7 +13,7 @@ import numpy as np
 
 from shards import schema, store
 from shards.blocks import BLOCK_DTYPE, BlockTable
-from shards.cut import Cut, Failure, shard_name
+from shards.cut import MISSING, Cut, Failure, shard_name
 from shards.errors import ShardsError
 from shards.format import compact_json
 from shards.index import Shard, parse_shard
@@ -60,9 +60,14 @@ def load_marks(out_url: str, shards: Sequence[int], settings: dict[str, Any], cu
         except (ShardsError, ValueError):
             continue  # not believed, so cut again
         whole = result.shard is None or sizes.get(result.shard.name) == result.shard.bytes
-        if whole and fields.get("settings") == settings:
+        if whole and is_final(result) and fields.get("settings") == settings:
             found[int(match[1])] = result
     return found
+
+
+def is_final(result: Stored) -> bool:
+    """Whether cutting the shard again would give the same: a file that was missing may be there by now."""
+    return all(failure.reason != MISSING for failure in result.failures)
 
 
 def sweep(out_url: str) -> None:

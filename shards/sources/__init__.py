@@ -77,4 +77,6 @@ class Source(Protocol):
         """What tells this source from another, as JSON; no path of this machine."""
 
     def item(self, position: int) -> Item | tuple[Item, ...]:
-        """The picture at `position`, or all that it gives. Raises ImageError or OSError without one."""
+        """The picture at `position`, or all that it gives. Raises ImageError without one, FileNotFoundError
+        where its file is gone, and OSError or ShardsError where the storage fails.
+        """

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from shards.errors import ImageError, ShardsError
+from shards.errors import ImageError, ShardsError, StoreError
 from shards.sources import Item
 from shards.sources.folder import MAX_FILE_BYTES
 
@@ -60,7 +60,10 @@ class Lsun:
                     raise ImageError(f"{key} has over {MAX_FILE_BYTES} bytes", "too large")
                 return Item(key, bytes(value))
         except lmdb.Error as error:
-            raise OSError(f"{key}: the LMDB cannot be read: {error}") from error
+            raise StoreError(
+                f"cannot read {key} of {self._path}: {error}; the build stops; mend the storage or unpack "
+                f"LSUN's zip again, and the same command goes on"
+            ) from error
 
 
 def _lmdb() -> Any:

@@ -172,8 +172,8 @@ def test_a_file_that_goes_away_is_a_failure_of_its_own(tmp_path):
     source = broken_folder(tmp_path / "in")
     (tmp_path / "in" / "good-1.png").unlink()
     told = []
-    build(source, str(tmp_path / "out"), size=8, workers=1, on_failures=told.extend)
-    assert ("position 3", "unreadable") in [(failure.name, failure.reason) for failure in told]
+    build(source, str(tmp_path / "out"), size=8, workers=1, max_bad=1.0, on_failures=told.extend)
+    assert ("position 3", "missing") in [(failure.name, failure.reason) for failure in told]
 
 
 def test_no_usable_picture_at_all_is_an_error_and_leaves_no_index(tmp_path):
