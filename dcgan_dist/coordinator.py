@@ -154,8 +154,8 @@ class Coordinator:
         self._writer.check()
 
     def show_real(self, blocks: Blocks, *, write: bool) -> None:
-        """The first real pictures, to compare with."""
-        real = blocks.first(self.config.run.sample_images)
+        """A fair sample of the real pictures, to compare with."""
+        real = blocks.sample(self.config.run.sample_images)
         self._real_diversity = alarms.diversity(real)
         if write:
             self._picture("real", real, 0, "real.png")

@@ -56,10 +56,10 @@ def evaluate(
     path = inception or settings.inception
     net = Inception(path, inception_sha256 or settings.inception_sha256, here.device) if path else None
     url = data or sampler.config.data.url
-    reals = read_reals(Blocks(url, load_index(url)), images)
+    reals = read_reals(Blocks(url, load_index(url)), images, here)
     scores = score(reals, draw(sampler, images, here), here, net)
     initialise(sampler.generator, seed_for(sampler.config.train.seed, "g"))
-    (fresh,) = mean_swd(reals.reference, [draw(sampler, images, here)])
+    (fresh,) = mean_swd(reals.reference, [draw(sampler, images, here)], here)
     return Evaluation(run, sampler.step, scores, fresh, protocol(images, url, net))
 
 

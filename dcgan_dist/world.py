@@ -61,6 +61,10 @@ class World:
         return int(self.gather(own)[0])
 
 
+ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
+"""A process that knows of no others."""
+
+
 def launched_rank() -> int:
     """This process's rank as torchrun or Slurm set it; 0 without them."""
     return int(os.environ.get("RANK", "0"))

@@ -4,7 +4,8 @@ Kept out: the order in which blocks are read, and when.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from shards import images, store
 from shards.blocks import block_sum
 from shards.errors import DamagedError, ShardsError
+from shards.flight import in_order
 from shards.format import PIXELS_OFFSET, Buffer, image_members
 from shards.index import Index, load_blocks
+from shards.sampling import fair_places
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -101,17 +104,42 @@ class Blocks:
         number = (block - self._first[shard]) * self.index.block_samples + position
         return f"sample {number} of {self.index.shards[shard].name}"
 
-    def first(self, images: int) -> U8:
-        """The first kept samples in storage order, at most `images`, uint8 (n, S, S, 3)."""
+    def sample(self, images: int) -> U8:
+        """A fair sample of those kept, at most `images`, uint8 (n, S, S, 3): `sampling.fair_places`."""
+        return self.take(fair_places(self.index, images))
+
+    def take(self, places: I64) -> U8:
+        """The kept samples at these positions among all, uint8 (n, S, S, 3); damaged ones as `pictures`."""
         size = self.index.image_size
-        found = np.empty((min(images, self.index.kept), size, size, 3), np.uint8)
-        at = 0
-        for block, kept in enumerate(self.kept_counts.tolist()):
-            take = min(kept, len(found) - at)
-            if take:
-                self.decode_into(block, self.read(block), np.arange(take), found[at : at + take])
-            at += take
+        found = np.empty((len(places), size, size, 3), np.uint8)
+
+        def decode(block: int, data: bytes, positions: I64, rows: I64) -> None:
+            wanted = np.searchsorted(self.kept(block), positions)
+            self.decode_into(block, data, wanted, [found[row] for row in rows.tolist()])
+
+        self.visit(places, decode)
         return found
+
+    def visit(self, places: I64, use: Callable[[int, bytes, I64, I64], None]) -> None:
+        """Read each block that holds one of these samples once, several blocks at a time.
+
+        `use` gets the block, its bytes, the samples' positions in it, and their rows in `places`; it is
+        called from several threads.
+        """
+        shards = np.cumsum([0, *(shard.samples for shard in self.index.shards)])
+        number = np.searchsorted(shards, places, side="right") - 1
+        ahead, position = np.divmod(places - shards[number], self.index.block_samples)
+        blocks = np.asarray(self._first)[number] + ahead
+        order = np.argsort(blocks, kind="stable")
+        rows = np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1) if len(places) else []
+
+        def work(rows: I64) -> None:
+            block = int(blocks[rows[0]])
+            use(block, self.read(block), position[rows], rows)
+
+        with closing(in_order(work, rows)) as done:
+            for _ in done:
+                pass
 
     def at(self, places: Sequence[int]) -> dict[int, U8]:
         """The pictures at these positions among all samples, (S, S, 3) each; as `whole`."""
@@ -144,8 +172,8 @@ class Blocks:
                 ) from error
         return found
 
-    def decode_into(self, block: int, data: Buffer, wanted: I64, rows: U8) -> list[str]:
-        """Decode samples of a block into `rows`, (n, S, S, 3); a line for each replaced, as of `pictures`."""
+    def decode_into(self, block: int, data: Buffer, wanted: I64, rows: Iterable[U8]) -> list[str]:
+        """Decode samples of a block into `rows`, (S, S, 3) each; a line for each replaced: `pictures`."""
         pictures = self.pictures(block, data)
         told = (pictures.into(at, row) for at, row in zip(wanted.tolist(), rows, strict=True))
         return [line for line in told if line]

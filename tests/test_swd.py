@@ -4,15 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
 from dcgan_dist import evaluate
 from dcgan_dist.swd import mean_swd, swd
 from dcgan_dist.train import main as train
+from dcgan_dist.world import ALONE, join
 from shards.build import build
 from shards.index import load
 from shards.reader import Blocks
 from shards.sources.rooms import Rooms
+from tests.ranks import run_ranks
 from tests.test_promises import words
 
 
@@ -20,7 +23,7 @@ from tests.test_promises import words
 def real(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     out = str(tmp_path_factory.mktemp("rooms32") / "set")
     build(Rooms(512, size=32), out, size=32, workers=1)
-    return Blocks(out, load(out)).first(512)
+    return Blocks(out, load(out)).sample(512)
 
 
 def blurred(images: np.ndarray, radius: float) -> np.ndarray:
@@ -35,7 +38,7 @@ def test_more_damage_is_further_away_and_real_is_the_floor(real: np.ndarray) -> 
     noisy = [np.clip(other + strength * noise, 0, 255).astype(np.uint8) for strength in (0.5, 1)]
     few = other[np.arange(len(other)) % 8]  # dropped modes
     floor, blur_1, blur_2, noise_1, noise_2, dropped = mean_swd(
-        reference, [other, blurred(other, 0.7), blurred(other, 1.5), *noisy, few]
+        reference, [other, blurred(other, 0.7), blurred(other, 1.5), *noisy, few], ALONE
     )
     assert floor < blur_1 < blur_2
     assert floor < noise_1 < noise_2
@@ -43,17 +46,34 @@ def test_more_damage_is_further_away_and_real_is_the_floor(real: np.ndarray) -> 
 
 
 def test_levels_go_from_the_full_size_down_to_16(real: np.ndarray) -> None:
-    assert list(swd(real[:8], [real[8:16]])[0]) == [32, 16]
+    assert list(swd(real[:8], [real[8:16]], ALONE)[0]) == [32, 16]
 
 
 def test_a_set_is_at_no_distance_from_itself_but_its_random_patches(real: np.ndarray) -> None:
-    itself, other = mean_swd(real[::2], [real[::2], 255 - real[::2]])
+    itself, other = mean_swd(real[::2], [real[::2], 255 - real[::2]], ALONE)
     assert itself < other / 4
+
+
+def apart(images: np.ndarray) -> list[dict[int, float]]:
+    with join(device="cpu", timeout_seconds=60) as here:
+        return swd(images[::2], [images[1::2], 255 - images[1::2]], here)
+
+
+def test_three_ranks_share_the_directions_and_find_the_bits_of_one(real: np.ndarray) -> None:
+    torch.set_num_threads(1)
+    assert run_ranks(apart, 3, real[:64]) == [apart(real[:64])] * 3
+
+
+@pytest.mark.parametrize("side", [4, 6, 33, 66])
+def test_small_and_odd_sides_are_measured_too(side: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (32, side, side, 3), np.uint8)
+    itself, other = mean_swd(images, [images, images // 4], ALONE)
+    assert itself < other
 
 
 def test_unequal_sets_are_refused(real: np.ndarray) -> None:
     with pytest.raises(ValueError, match="compares equal sets"):
-        mean_swd(real[:8], [real[:9]])
+        mean_swd(real[:8], [real[:9]], ALONE)
 
 
 def test_the_command_tells_floor_start_and_end(

@@ -166,7 +166,12 @@ def accuracy(judge: Judge, images: U8, told: Truth, rows: NDArray[np.int64]) -> 
 def judge_of(subject: Subject) -> Judge:
     """The run's judge, taught now if it has none for these data."""
     url = store.join(subject.run, "explore", "judge-net")
-    about = {"data": subject.data, "source": subject.index.source, "images": subject.index.kept}
+    about = {
+        "data": subject.data,
+        "source": subject.index.source,
+        "images": subject.index.kept,
+        "taught_on": "a fair sample",
+    }
     if store.exists(f"{url}.json") and (found := _load(url, about)) is not None:
         return found
     images, metas = subject.truth(MOST_IMAGES)

@@ -40,7 +40,7 @@ def _flat(images: U8) -> Tensor:
     return torch.from_numpy(images).flatten(1).float() / 255
 
 
-def excess(nearer: int, total: int, *, train: int, held_out: int) -> tuple[float, float]:
+def excess(nearer: float, total: int, *, train: int, held_out: int) -> tuple[float, float]:
     """The share of samples nearest to a training picture that chance gives, and how many standard errors
     `nearer` of `total` lies above it."""
     chance = train / (train + held_out)
@@ -54,11 +54,12 @@ def explore(subject: Subject, *, held_out: str) -> Finding:
         raise ShardsError(f"{held_out} has pictures of {index.image_size} pixels, not {subject.size}")
     if index.blocks_sha256 == subject.index.blocks_sha256:
         raise ShardsError(f"{held_out} is what the run was trained on; give pictures that it has not seen")
-    fresh, train = Blocks(held_out, index).first(MOST_REAL), subject.real(MOST_REAL)
+    fresh, train = Blocks(held_out, index).sample(MOST_REAL), subject.real(MOST_REAL)
     samples = subject.draw(subject.noise(SAMPLES, "neighbours"))
     (to_train, row), (to_fresh, fresh_row) = nearest(samples, train), nearest(samples, fresh)
     between = nearest(fresh[:SAMPLES], train)[0]
-    nearer = int((to_train < to_fresh).sum())
+    # Pictures that lie in both sets are at equal distance: half a one each.
+    nearer = float(((to_train < to_fresh) + (to_train == to_fresh) / 2).sum())
     chance, errors = excess(nearer, SAMPLES, train=len(train), held_out=len(fresh))
     measures = [
         Measure("nearest picture is a training one, share", nearer / SAMPLES),

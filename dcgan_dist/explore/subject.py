@@ -3,7 +3,6 @@
 G's statistics are frozen over 20 batches of 128 z, D's over 20 batches of 128 real pictures.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,7 +23,9 @@ from shards.format import parse_records
 from shards.images import decode_into
 from shards.index import load as load_index
 from shards.reader import Blocks
+from shards.sampling import fair_places
 
+I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
 
@@ -66,11 +67,11 @@ class Subject:
         return found
 
     def real(self, images: int) -> U8:
-        """The first pictures of the dataset, at most `images`."""
-        return Blocks(self.data, self.index).first(images)
+        """A fair sample of the dataset, at most `images`."""
+        return Blocks(self.data, self.index).sample(images)
 
     def truth(self, images: int) -> tuple[U8, list[dict[str, Any]]]:
-        """The first pictures and what their json says of them."""
+        """The same pictures as `real`, and what their json says of them."""
         return read_truth(self.data, self.index, images=images)
 
     def discriminator(self, *, random_seed: int | None = None) -> Discriminator:
@@ -111,21 +112,22 @@ def steps_of(run: str) -> list[int]:
 
 
 def read_truth(url: str, index: Index, *, images: int) -> tuple[U8, list[dict[str, Any]]]:
-    """The first `images` kept pictures, uint8 (n, S, S, 3), and the json of each. Raises ShardsError."""
-    size, count = index.image_size, min(images, index.kept)
-    out, metas = np.empty((count, size, size, 3), np.uint8), []
-    for at, (data, meta) in zip(range(count), _records(url, index), strict=False):
-        decode_into(data, out[at])
-        metas.append(meta)
-    return out, metas
+    """A fair sample of pictures, uint8 (n, S, S, 3), at most `images`, and the json of each.
 
+    Raises ShardsError.
+    """
+    places, blocks, size = fair_places(index, images), Blocks(url, index), index.image_size
+    out = np.empty((len(places), size, size, 3), np.uint8)
+    metas: list[dict[str, Any]] = [{} for _ in places]
 
-def _records(url: str, index: Index) -> Iterator[tuple[memoryview, dict[str, Any]]]:
-    blocks = Blocks(url, index)
-    for block in range(len(blocks)):
-        records = parse_records(blocks.read(block), where=url)
-        for position in blocks.kept(block).tolist():
-            image = records[position].image()
+    def read(block: int, data: bytes, positions: I64, rows: I64) -> None:
+        records = parse_records(data, where=url)
+        for position, row in zip(positions.tolist(), rows.tolist(), strict=True):
+            image = records[position].image() if position < len(records) else None
             if image is None:
                 raise ShardsError(f"{url}: {blocks.sample_name(block, position)} has no picture")
-            yield image[1], records[position].meta()
+            decode_into(image[1], out[row])
+            metas[row] = records[position].meta()
+
+    blocks.visit(places, read)
+    return out, metas

@@ -35,11 +35,14 @@ def frames(z: Tensor, v: Tensor) -> Tensor:
 
 
 def rank_correlation(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Spearman's of each row (n, k) with its order; ties are taken as they stand, which favours none."""
-    k = values.shape[1]
-    ranks = values.argsort(1, kind="stable").argsort(1, kind="stable").astype(np.float64)
-    gaps = ((ranks - np.arange(k)) ** 2).sum(1)
-    return np.asarray(1 - 6 * gaps / (k * (k * k - 1)))
+    """Spearman's of each row (n, k) with its order; equal values share their mean rank; 0 if all are."""
+    before = (values[:, None, :] < values[:, :, None]).sum(2)
+    equal = (values[:, None, :] == values[:, :, None]).sum(2)
+    ranks = before + (equal - 1) / 2
+    ranks -= ranks.mean(1, keepdims=True)
+    order = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
+    spread = np.sqrt((ranks**2).sum(1) * (order**2).sum())
+    return np.asarray((ranks * order).sum(1) / np.where(spread > 0, spread, 1))
 
 
 def direction(operator: str, value: float) -> int:
@@ -60,6 +63,7 @@ def explore(subject: Subject, exemplars: Exemplars) -> Finding:
         notes = [
             f"From ({exemplars.concepts['from']}) to ({exemplars.concepts['to']}), {EXEMPLARS} each side.",
             f"{TURNS} random z, each with a vector of its own. Kept: as judged in the middle frame.",
+            "Spearman: equal values share their mean rank; a row in which nothing changes counts as 0.",
         ]
     caption = "Each row: z + t v, t from -1 to 1; the random sample itself is in the middle"
     scale = 2 if subject.size <= 32 else 1

@@ -13,6 +13,7 @@ from dcgan_dist import pictures
 from dcgan_dist.explore.finding import Finding, Measure
 from dcgan_dist.explore.subject import U8, Subject
 from dcgan_dist.swd import mean_swd
+from dcgan_dist.world import ALONE
 
 POINTS = 11
 FRAMES = 10
@@ -102,7 +103,7 @@ def _realism(subject: Subject) -> list[Measure]:
         "middles of walks": subject.draw((left + right) / 2)[:count],
         "middles of pixels (control)": mixed[:count],
     }
-    distances = dict(zip(sets, mean_swd(real[:count], list(sets.values())), strict=True))
+    distances = dict(zip(sets, mean_swd(real[:count], list(sets.values()), ALONE), strict=True))
     measures = [Measure(f"SWD x 1000 from real: {name}", value) for name, value in distances.items()]
     walked, pixels = distances["middles of walks"], distances["middles of pixels (control)"]
     measures[2] = Measure(measures[2].name, walked, rule="below the control", passed=walked < pixels)

@@ -18,7 +18,7 @@ class Scorer:
         self.config, self.here = config, here
         path, sum_ = config.eval.inception, config.eval.inception_sha256
         self.inception = Inception(path, sum_, here.device) if path else None
-        self.reals = read_reals(blocks, config.eval.images)
+        self.reals = read_reals(blocks, config.eval.images, here)
 
     @property
     def protocol(self) -> dict[str, Any]:

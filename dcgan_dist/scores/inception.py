@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dcgan_dist.scores.manifold import shares
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.world import World
 
@@ -41,17 +42,14 @@ class Inception:
     @torch.no_grad()
     def features(self, images: U8, here: World) -> Tensor:
         """Uint8 (n, S, S, 3) -> (n, d), each rank computing its share. Raises ConfigError."""
-        mine = here.share(len(images))
-        found = [
-            self._net(self._batch(images[start : min(start + BATCH_IMAGES, mine.stop)]), return_features=True)
-            for start in range(mine.start, mine.stop, BATCH_IMAGES)
-        ]
+        mine = shares(len(images), here, BATCH_IMAGES)
+        found = [self._net(self._batch(images[rows]), return_features=True) for rows in mine]
         width = torch.zeros(1, dtype=torch.float64, device=self.device)
         width[0] = found[0].shape[1] if found else 0
         columns = int(here.gather(width).max())
         everything = torch.zeros(len(images), columns, device=self.device)
-        if found:
-            everything[mine.start : mine.stop] = torch.cat(found)
+        for rows, features in zip(mine, found, strict=True):
+            everything[rows] = features
         return here.sum(everything)
 
     def _batch(self, images: U8) -> Tensor:

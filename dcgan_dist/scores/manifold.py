@@ -12,7 +12,8 @@ from dcgan_dist.world import World
 
 PRECISION_NEIGHBOUR = 3
 DENSITY_NEIGHBOUR = 5
-ROWS = 1024
+ROWS = 128
+"""Measured together, whatever the number of ranks, so that all find the same bits."""
 COPIES_BELOW = 0.5
 """Of `copying`: fresh real pictures give about 1, copies 0."""
 
@@ -23,11 +24,11 @@ def manifold_scores(real: Tensor, fake: Tensor, here: World) -> dict[str, float]
     near_5 = _radii(real, DENSITY_NEIGHBOUR, here)
     fake_3 = _radii(fake, PRECISION_NEIGHBOUR, here)
     inside = torch.zeros(4, dtype=torch.float64, device=real.device)
-    for rows in _shares(len(fake), here):
+    for rows in shares(len(fake), here):
         distances = torch.cdist(fake[rows], real)  # (rows, n real)
         inside[0] += (distances <= near_3).any(1).sum()
         inside[1] += (distances <= near_5).sum()
-    for rows in _shares(len(real), here):
+    for rows in shares(len(real), here):
         distances = torch.cdist(real[rows], fake)
         inside[2] += (distances <= fake_3).any(1).sum()
         inside[3] += (distances.min(1).values <= near_5[rows]).sum()
@@ -53,7 +54,7 @@ def copying(known: Tensor, held_out: Tensor, fake: Tensor, here: World) -> dict[
 def _radii(points: Tensor, neighbour: int, here: World) -> Tensor:
     """(n,): how far each point's k-th neighbour is, itself not counted."""
     found = torch.zeros(len(points), device=points.device)
-    for rows in _shares(len(points), here):
+    for rows in shares(len(points), here):
         # Itself is at distance 0, or at rounding.
         found[rows] = torch.cdist(points[rows], points).kthvalue(neighbour + 1, dim=1).values
     return here.sum(found)
@@ -61,12 +62,11 @@ def _radii(points: Tensor, neighbour: int, here: World) -> Tensor:
 
 def _nearest(points: Tensor, known: Tensor, here: World) -> Tensor:
     found = torch.zeros(len(points), device=points.device)
-    for rows in _shares(len(points), here):
+    for rows in shares(len(points), here):
         found[rows] = torch.cdist(points[rows], known).min(1).values
     return here.sum(found)
 
 
-def _shares(items: int, here: World) -> list[slice]:
-    """This rank's rows, some at a time."""
-    mine = here.share(items)
-    return [slice(start, min(start + ROWS, mine.stop)) for start in range(mine.start, mine.stop, ROWS)]
+def shares(items: int, here: World, rows: int = ROWS) -> list[slice]:
+    """This rank's rows, in pieces that are the same for any number of ranks."""
+    return [slice(piece * rows, min((piece + 1) * rows, items)) for piece in here.share(-(-items // rows))]

@@ -1,7 +1,9 @@
 """All scores of a generator at once, over all ranks, with the protocol that makes them comparable.
 
-Real pictures are the dataset's first: the odd ones are the reference, the even ones a second real set of the
-same size, whose scores are the floor (`*_floor`): what a perfect generator would get from as many pictures.
+Real pictures are a fair sample of the dataset: the odd ones are the reference, the even ones a second real
+set of the same size, whose scores are the floor (`*_floor`): what a perfect generator would get from as many
+pictures. Ranks share reading, drawing, distances and Inception's features; K-means, NDB and FID, which take
+seconds, run whole on each.
 """
 
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from dcgan_dist.swd import mean_swd
 from dcgan_dist.world import World
 from shards import ShardsError
 from shards.reader import Blocks
+from shards.sampling import fair_places
 
 U8 = NDArray[np.uint8]
 
@@ -36,14 +39,22 @@ class Reals:
     other: U8
 
 
-def read_reals(blocks: Blocks, images: int) -> Reals:
-    """The first 2 x `images` pictures, taken in turn. Raises ShardsError where there are fewer."""
+def read_reals(blocks: Blocks, images: int, here: World) -> Reals:
+    """A fair sample of 2 x `images`, taken in turn; each rank reads its share, and all must call it.
+
+    Raises ShardsError where there are fewer.
+    """
     if blocks.index.kept < 2 * images:
         raise ShardsError(
             f"{blocks.url} has {blocks.index.kept} pictures, {2 * images} are needed; lower --images"
         )
-    first = blocks.first(2 * images)
-    return Reals(first[::2], first[1::2])
+    places, size = fair_places(blocks.index, 2 * images), blocks.index.image_size
+    everything = torch.zeros(len(places), size, size, 3, dtype=torch.uint8, device=here.device)
+    mine = here.share(len(places))
+    if mine:
+        everything[mine.start : mine.stop] = torch.from_numpy(blocks.take(places[mine])).to(here.device)
+    found: U8 = here.sum(everything).cpu().numpy()
+    return Reals(found[::2], found[1::2])
 
 
 def draw(sampler: Sampler, images: int, here: World, *, seed: int = 0) -> U8:
@@ -63,7 +74,7 @@ def draw(sampler: Sampler, images: int, here: World, *, seed: int = 0) -> U8:
 def score(reals: Reals, fake: U8, here: World, inception: Inception | None = None) -> dict[str, float]:
     """Every score of `fake` and its floor; all ranks must call it."""
     sets = reals.reference, reals.other, fake
-    floor, distance = mean_swd(reals.reference, [reals.other, fake])
+    floor, distance = mean_swd(reals.reference, [reals.other, fake], here)
     told = {"swd": distance, "swd_floor": floor}
     reference, other, drawn = (_pixels(images, here) for images in sets)
     told |= _with_floor(reference, other, drawn, here) | copying(reference, other, drawn, here)
@@ -94,7 +105,7 @@ def protocol(images: int, url: str, inception: Inception | None) -> dict[str, An
     """What has to be the same for two scores to be compared."""
     return {
         "images": images,
-        "real": f"the first {2 * images} of {url}, in turn reference and floor",
+        "real": f"a fair sample of {2 * images} of {url}, by a hash, in turn reference and floor",
         "batch_norm": calibrate.ON_NOISE,
         "swd": "x 1000, mean over levels",
         "features": "pixels in [0, 1]; precision, recall k=3; density, coverage k=5",

@@ -20,11 +20,12 @@ from shards.dedup.buckets import MAX_RADIUS, group, survivors
 from shards.dedup.codes import BITS, ROW_BYTES, Encoder, as_words, colours, hash_thumbs
 from shards.dedup.marks import FOLDER, load_marks, without_marks, write_marks
 from shards.dedup.report import report, write_page
-from shards.dedup.thumbs import THUMB_BYTES, priorities, read_sample, read_shard
+from shards.dedup.thumbs import THUMB_BYTES, read_sample, read_shard
 from shards.errors import ShardsError
 from shards.format import compact_json
 from shards.index import Index
 from shards.reader import Blocks
+from shards.sampling import priorities
 
 if TYPE_CHECKING:
     from shards.dedup.ranks import Ranks

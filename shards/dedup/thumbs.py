@@ -1,4 +1,4 @@
-"""Thumbnails of 32 x 32 from a dataset, block by block, and the order in which samples are preferred.
+"""Thumbnails of 32 x 32 from a dataset, block by block.
 
 Kept out: what is made of them.
 """
@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.images import to_square
-from shards.index import Index
-from shards.mixing import mix
 from shards.reader import Blocks
+from shards.sampling import priorities
 
 SIDE = 32
 THUMB_BYTES = SIDE * SIDE * 3
@@ -54,12 +53,6 @@ def read_sample(blocks: Blocks, *, images: int) -> Thumbs:
     order = priorities(index, shards, np.arange(index.blocks) - starts[shards])
     enough = int(np.searchsorted(np.cumsum(index.block_counts()[np.argsort(order)]), images)) + 1
     return _gather(blocks, np.argsort(order)[:enough].tolist())
-
-
-def priorities(index: Index, shards: NDArray[np.int64], within: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """A hash of each (shard's content, place within it): who goes first, whatever the order of the shards."""
-    seeds = np.array([int(shard.sha256[:16], 16) for shard in index.shards], np.uint64)
-    return mix(seeds[shards] ^ mix(within.astype(np.uint64)))
 
 
 def _gather(blocks: Blocks, chosen: Iterable[int]) -> Thumbs:

@@ -120,6 +120,16 @@ def test_rank_correlation_is_spearmans() -> None:
     assert turn.rank_correlation(np.arange(11, dtype=np.float32)[None]).tolist() == [1.0]
 
 
+def test_equal_values_share_their_mean_rank_and_a_row_of_them_shows_nothing() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    rows = np.random.default_rng(0).integers(0, 4, (20, 11)).astype(np.float32)
+    falling = np.minimum(1, 1 / (1 + np.exp(2.0 * np.arange(11) - 30))).astype(np.float32)  # saturates
+    rows = np.concatenate([rows, falling[None], falling[None, ::-1]])
+    known = [stats.spearmanr(row, np.arange(11)).statistic for row in rows]
+    np.testing.assert_allclose(turn.rank_correlation(rows), known)
+    assert turn.rank_correlation(np.full((1, 11), 0.5, np.float32)).tolist() == [0.0]
+
+
 def test_on_a_linear_generator_the_yaw_follows_the_vector_in_order() -> None:
     yaw = torch.zeros(50)
     yaw[0] = 30.0

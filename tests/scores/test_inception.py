@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from dcgan_dist.scores.inception import Inception, frechet_and_kernel
 from dcgan_dist.settings import ConfigError
-from dcgan_dist.world import World
+from dcgan_dist.world import ALONE
 
 CPU = torch.device("cpu")
-ALONE = World(rank=0, ranks=1, device=CPU, group=None)
 
 
 class Means(nn.Module):

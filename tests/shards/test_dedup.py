@@ -22,11 +22,12 @@ from shards.dedup import buckets, marks
 from shards.dedup.codes import BITS, as_words, fold_encoder, hash_thumbs
 from shards.dedup.report import judge, wilson
 from shards.dedup.run import Settings, dedup
-from shards.dedup.thumbs import THUMB_BYTES, mix, shrink
+from shards.dedup.thumbs import THUMB_BYTES, shrink
 from shards.errors import ShardsError
 from shards.images import to_square
 from shards.index import load
 from shards.look import describe
+from shards.mixing import mix
 from shards.verify import verify
 from tests.shards.planted import KINDS, Planted
 
