@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shards.errors import ToldError
+
 D_WON_LOSS = 0.02
 """D's summed loss; 2 ln 2 = 1.39 where it can tell nothing, G's gradient vanishes as it nears 0."""
 G_WON_LOSS = 0.02
@@ -26,7 +28,7 @@ TURNING = -0.5
 """Cosine between two successive changes of a mode: it goes back where it came from."""
 
 
-class DivergedError(ValueError):
+class DivergedError(ToldError):
     """A loss or a weight is no longer a number, or the ranks no longer hold the same weights."""
 
 

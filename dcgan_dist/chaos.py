@@ -32,6 +32,8 @@ from dcgan_dist.config import Config, check, check_data, read_config, total_step
 from dcgan_dist.local_ranks import LocalRanks, warm_up
 from dcgan_dist.settings import ConfigError
 from shards import ShardsError, store
+from shards.command import command
+from shards.errors import ToldError
 
 LEAVE_SECONDS = 15.0
 """How long ranks may take to leave after another was killed, and then after SIGTERM, which a launcher sends:
@@ -41,7 +43,7 @@ ROUNDING = 1e-6
 """Of losses and weights, between different numbers of ranks in float64."""
 
 
-class ChaosError(ValueError):
+class ChaosError(ToldError):
     """The run cannot be broken, or what is left of it does not start again."""
 
 
@@ -222,6 +224,7 @@ def table(score: Score) -> str:
     return "\n".join([*(f"{name:<38}{value}" for name, value in rows.items()), *score.differences])
 
 
+@command
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m dcgan_dist.chaos",

@@ -24,14 +24,14 @@ from torch import Tensor, nn
 
 from dcgan_dist.step import Player
 from shards import ShardsError, store
-from shards.errors import DamagedError, MissingError
+from shards.errors import DamagedError, MissingError, ToldError
 
 FORMAT = 1
 Parts = dict[str, dict[str, Tensor]]
 log = logging.getLogger("dcgan_dist")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ToldError):
     """A checkpoint is damaged, of another format, or of another network."""
 
 

@@ -17,6 +17,7 @@ from dcgan_dist import settings
 from dcgan_dist.nets import Activation, Head, NetError, Norm, Output, Variant, parse_net
 from dcgan_dist.settings import ConfigError
 from shards import Index, ShardsError, store
+from shards.command import command
 from shards.index import check_listing
 from shards.index import load as load_index
 
@@ -322,6 +323,7 @@ def total_steps(config: Config, index: Index) -> int:
     return int(config.train.epochs * (index.kept // config.data.batch_images))
 
 
+@command
 def main(argv: Sequence[str]) -> int:
     """`python -m dcgan_dist.config`: print the effective settings of a run, and whether they hold."""
     front = argparse.ArgumentParser("python -m dcgan_dist.config", add_help=False, allow_abbrev=False)

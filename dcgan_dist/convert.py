@@ -22,6 +22,7 @@ from dcgan_dist.coordinator import versions
 from dcgan_dist.model import Discriminator, Generator
 from dcgan_dist.nets import PRESETS, NetError, parse_net
 from shards import ShardsError, store
+from shards.command import command
 
 
 def read_arrays(folder: Path, part: str) -> list[Tensor]:
@@ -98,6 +99,7 @@ def convert_dcgan_code(folder: Path, out: str, config: Config) -> None:
     checkpoint.write(store.join(out, "checkpoints"), 0, parts, facts)
 
 
+@command
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m dcgan_dist.convert", description="Import weights of another code base as a run folder."

@@ -6,6 +6,7 @@ Wasserstein distance of the same generator before its first step. RUN/scores/ ke
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,10 +24,12 @@ from dcgan_dist.settings import ConfigError
 from dcgan_dist.swd import mean_swd
 from dcgan_dist.world import World
 from shards import ShardsError, store
+from shards.command import command
 from shards.index import load as load_index
 from shards.reader import Blocks
 
 TIMEOUT_SECONDS = 3600.0
+log = logging.getLogger("dcgan_dist")
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,14 @@ def evaluate(
     inception: str | None = None,
     inception_sha256: str | None = None,
 ) -> Evaluation:
-    """All scores; every rank must call it. Raises CheckpointError, ConfigError, ShardsError."""
+    """All scores; every rank must call it. Raises CheckpointError, ConfigError, ShardsError.
+
+    What the run's settings say of Inception is not followed: it is a program, and the run may be another's.
+    """
     sampler = load(run, step=step, device=here.device.type)
-    settings = sampler.config.eval
-    path = inception or settings.inception
-    net = Inception(path, inception_sha256 or settings.inception_sha256, here.device) if path else None
+    net = Inception(inception, inception_sha256, here.device) if inception else None
+    if net is None and sampler.config.eval.inception and here.rank == 0:
+        log.warning("no FID and KID: give --inception and --inception-sha256; a run's own are not believed")
     url = data or sampler.config.data.url
     reals = read_reals(Blocks(url, load_index(url)), images, here)
     scores = score(reals, draw(sampler, images, here), here, net)
@@ -76,6 +82,7 @@ def lines(found: Evaluation, images: int) -> list[str]:
     return told
 
 
+@command
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m dcgan_dist.evaluate", description="Scores of a run's samples."
@@ -86,12 +93,14 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--data", help="dataset (default: the one the run was trained on)")
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
-    parser.add_argument("--inception", help="TorchScript file for FID and KID (default: the run's setting)")
-    parser.add_argument("--inception-sha256", help="its checksum")
+    parser.add_argument("--inception", help="TorchScript file for FID and KID; a program")
+    parser.add_argument("--inception-sha256", help="the sum of a file that you trust")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="(default: auto)")
     args = vars(parser.parse_args(argv))
     if args["images"] < 16:
         parser.error("--images must be at least 16")
+    if args["inception_sha256"] and not args["inception"]:
+        parser.error("--inception-sha256 needs --inception FILE")
     try:
         with world.join(device=args.pop("device"), timeout_seconds=TIMEOUT_SECONDS) as here:
             found = evaluate(args.pop("run"), here, **args)

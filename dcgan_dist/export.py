@@ -28,12 +28,14 @@ from dcgan_dist.sample import Sampler, load
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.syncbn import BatchNorm
 from shards import ShardsError, store
+from shards.command import command
+from shards.errors import ToldError
 from shards.index import load as load_index
 
 SHOWN = 32
 
 
-class ExportError(ValueError):
+class ExportError(ToldError):
     """A generator cannot be handed on in this form."""
 
 
@@ -186,6 +188,7 @@ def export(run: str, out: str, *, step: int | None = None, onnx: bool = True) ->
     return list(files)
 
 
+@command
 def main(argv: Sequence[str]) -> int:
     """The command line. Errors of the user's making are one line."""
     parser = argparse.ArgumentParser(

@@ -21,6 +21,7 @@ from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.world import choose_device
 from shards import ShardsError, store
+from shards.command import command
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def load(run: str, *, step: int | None = None, device: str = "cpu") -> Sampler:
     return sampler
 
 
+@command
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m dcgan_dist.sample", description="Draw pictures from a trained generator."

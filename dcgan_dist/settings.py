@@ -16,17 +16,18 @@ import yaml
 from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser
 
-from shards.printable import printable, storable
+from shards.errors import ToldError
+from shards.printable import storable
 
 T = TypeVar("T")
 WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
 
 
-class ConfigError(ValueError):
+class ConfigError(ToldError):
     """A setting is wrong; the message is one line that names it, its value, the rule and the way out."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(" ".join(message.split("\n"))))
+        super().__init__(" ".join(message.split("\n")))
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from dcgan_dist.stream.plan import Plan, lanes
 from dcgan_dist.world import World
 from dcgan_dist.writer import UnsavedError
 from shards import Index, ShardsError, store
+from shards.command import command
 from shards.reader import Blocks
 
 
@@ -265,6 +266,7 @@ class Meter:
         return {name: float(value) for name, value in told.items()}
 
 
+@command
 def main(argv: Sequence[str]) -> int:
     """The command line; its exit codes are those of `stopping`."""
     logging.basicConfig(format="%(levelname)s: %(message)s")

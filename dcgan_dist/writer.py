@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shards import ShardsError
+from shards.errors import ToldError
 
 PAUSES_SECONDS = (2.0, 5.0, 15.0)
 """Before the second try of a write, and so on; after the last, the run is stopped. Remote storage has been
@@ -18,7 +19,7 @@ asked for a minute by then already, each time: see `shards.store`."""
 log = logging.getLogger("dcgan_dist")
 
 
-class UnsavedError(ValueError):
+class UnsavedError(ToldError):
     """Checkpoints can no longer be written."""
 
 

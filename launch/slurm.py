@@ -33,6 +33,8 @@ from dcgan_dist.config import Config, check, check_data, check_same_run, dump, r
 from dcgan_dist.settings import ConfigError
 from shards import ShardsError, store
 from shards.__main__ import check_build
+from shards.command import command
+from shards.errors import ToldError
 from shards.redact import redact
 
 MERGE = "merge"
@@ -86,7 +88,7 @@ echo "$job attempt ${{SLURM_RESTART_COUNT:-0}} exit $code $(date -Is) $next" >>{
 exit $code"""
 
 
-class LaunchError(ValueError):
+class LaunchError(ToldError):
     """The job cannot be launched as asked; one line that says why, and the way out."""
 
 
@@ -607,6 +609,7 @@ def whole(parser: argparse.ArgumentParser, flag: str, default: int | None, does:
     parser.add_argument(flag, metavar="N", type=int, default=default, help=f"{does} (%(default)s)")
 
 
+@command
 def main(argv: Sequence[str]) -> int:
     """The command line; wrong use is one line on stderr and exit status 2."""
     cut = argv.index("--") if "--" in argv else len(argv)

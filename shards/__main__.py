@@ -6,9 +6,9 @@ the package.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +18,7 @@ from shards import index as indexes
 from shards import limit, store
 from shards.bench import bench
 from shards.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut, take_built
+from shards.command import command as as_command
 from shards.cut import Cut, Failure
 from shards.dedup.arguments import add_dedup
 from shards.errors import ShardsError
@@ -43,18 +44,17 @@ SHOWN_FAILURES = 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    return _run(sys.argv[1:] if arguments is None else arguments)
+
+
+@partial(as_command, hide_output=False)  # of `cat`, whose JSON is data
+def _run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
     except ShardsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,14 +7,15 @@ from shards.printable import printable
 from shards.redact import redact
 
 
-class ShardsError(ValueError):
-    """A wrong setting, a damaged dataset, or a picture that cannot be used.
-
-    Its message holds no secret, and nothing that steers a terminal.
-    """
+class ToldError(ValueError):
+    """What a command tells its user: one line that holds no secret and nothing that a terminal obeys."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(redact(message)))
+
+
+class ShardsError(ToldError):
+    """A wrong setting, a damaged dataset, or a picture that cannot be used."""
 
 
 class StoreError(ShardsError):

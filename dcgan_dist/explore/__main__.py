@@ -22,6 +22,7 @@ from dcgan_dist.explore.finding import ExploreError, Finding
 from dcgan_dist.explore.subject import Subject, open_subject
 from dcgan_dist.settings import ConfigError
 from shards import ShardsError, store
+from shards.command import command
 
 CHOOSING = """Samples of a concept are chosen by a small network taught on the dataset's labels; by
 --labels, a json {"3": {"glasses": 1, "boxes": {"window": [l, t, r, b]}}} about the numbered sheet, which
@@ -124,6 +125,7 @@ def _add_own(method: argparse.ArgumentParser, name: str) -> None:
         method.add_argument("--pick", nargs="+", default=[], help=f"numbers of the sheet, such as {names}")
 
 
+@command
 def main(argv: Sequence[str]) -> int:
     """The command line. Errors of the user's making are one line."""
     args = _parser().parse_args(argv)

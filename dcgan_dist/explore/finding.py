@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from shards import ShardsError, store
+from shards.errors import ToldError
 
 FORMAT = 1
 
 
-class ExploreError(ValueError):
+class ExploreError(ToldError):
     """An exploration cannot be done with what was asked or with what the run and its data hold."""
 
 

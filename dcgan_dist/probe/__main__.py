@@ -28,6 +28,7 @@ from dcgan_dist.probe.protocol import AUTHORS_GRID, WIDE_GRID, Score, all_labels
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.world import World
 from shards import ShardsError, store
+from shards.command import command
 
 TIMEOUT_SECONDS = 36_000.0
 """Ranks wait for the slowest trial."""
@@ -208,6 +209,7 @@ def _widths(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(","))
 
 
+@command
 def main(argv: Sequence[str]) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     parser = _parser()

@@ -9,8 +9,10 @@ from dcgan_dist.explore.finding import ExploreError
 from dcgan_dist.report.gather import gather
 from dcgan_dist.report.page import render
 from shards import ShardsError, store
+from shards.command import command
 
 
+@command
 def main(argv: Sequence[str]) -> int:
     """The command line. Errors of the user's making are one line."""
     parser = argparse.ArgumentParser(

@@ -2,10 +2,12 @@
 
 No weights come with us and none are fetched. The file is a TorchScript module that takes uint8 (n, 3, S, S),
 scales for itself, and with `return_features=True` gives (n, d): NVIDIA's `inception-2015-12-05.pt` is one.
-TorchScript is a program, so it is loaded only where its sha256 is the one that the settings name.
+TorchScript is a program, so it is loaded only where its sha256 is the one that the user gave, and from the
+very bytes that have it.
 """
 
 import hashlib
+import io
 import warnings
 from pathlib import Path
 
@@ -29,12 +31,13 @@ class Inception:
     """The network of `path`, on the rank's device. Raises ConfigError."""
 
     def __init__(self, path: str, sha256: str | None, device: torch.device) -> None:
-        self.sha256, self.device = _checked_sum(path, sha256), device
+        data = _read_checked(path, sha256)
+        self.sha256, self.device = sha256, device
         try:
             with warnings.catch_warnings():
                 # torch calls TorchScript deprecated; Inception's public file is in it all the same.
                 warnings.simplefilter("ignore", DeprecationWarning)
-                self._net = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
+                self._net = torch.jit.load(io.BytesIO(data), map_location=device).eval()  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise ConfigError(f"eval.inception={path} is no TorchScript module: {first}") from None
@@ -56,19 +59,22 @@ class Inception:
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(self.device)
 
 
-def _checked_sum(path: str, sha256: str | None) -> str:
+def _read_checked(path: str, sha256: str | None) -> bytes:
     if not Path(path).is_file():
         raise ConfigError(
             f"eval.inception={path} is not there; give a local TorchScript file, or leave it out"
         )
-    with Path(path).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"eval.inception={path} cannot be read: {error.strerror}") from None
+    found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise ConfigError(
             f"eval.inception={path} has sha256 {found}, eval.inception_sha256 is {sha256}; set "
             "it to that of a file that you trust, for TorchScript is a program"
         )
-    return found
+    return data
 
 
 class _Given(nn.Module):

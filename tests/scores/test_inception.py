@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dcgan_dist import evaluate, train
 from dcgan_dist.scores.inception import Inception, frechet_and_kernel
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.world import ALONE
+from tests.test_promises import words
 
 CPU = torch.device("cpu")
 
@@ -69,3 +71,38 @@ def test_fid_of_normal_sets_is_the_distance_of_their_moments() -> None:
     assert same["fid"] < 0.05
     assert abs(same["kid"]) < 0.05 < found["kid"]
     assert frechet_and_kernel(real, fake) == found
+
+
+def test_the_bytes_that_are_loaded_are_those_that_were_summed(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is another by the time that torch would open it."""
+    sound = file.read_bytes()
+    load = torch.jit.load
+
+    def swapped(given: object, **settings: object) -> object:
+        file.write_bytes(b"another program")
+        return load(given, **settings)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(torch.jit, "load", swapped)
+    net = Inception(str(file), hashlib.sha256(sound).hexdigest(), CPU)
+    assert net.features(np.zeros((1, 8, 8, 3), np.uint8), ALONE).shape == (1, 12)
+
+
+def test_a_run_folder_does_not_say_what_is_loaded(
+    file: Path, rooms16: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train.main(words(rooms16, run, "--train.steps=2")) == 0
+    text = (run / "config.yaml").read_text()
+    sum_ = hashlib.sha256(file.read_bytes()).hexdigest()
+    text = text.replace("inception: null", f"inception: {file}")
+    (run / "config.yaml").write_text(text.replace("inception_sha256: null", f"inception_sha256: {sum_}"))
+    assert evaluate.main([str(run), "--images", "16"]) == 0
+    (scores,) = (run / "scores").iterdir()
+    assert "fid" not in scores.read_text()
+    assert evaluate.main([str(run), "--images", "16", "--inception", str(file)]) == 2
+    assert "inception_sha256 is None" in capsys.readouterr().err
+    given = ["--inception", str(file), "--inception-sha256", sum_]
+    assert evaluate.main([str(run), "--images", "16", *given]) == 0
+    assert '"fid"' in scores.read_text()

@@ -239,7 +239,7 @@ def test_a_folder_is_not_read_as_a_file(folder):
         store.read_bytes(folder)
 
 
-SECRETS = ["AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG", "p4ssw0rd", "F00BA4", "1234abcd%3D"]
+SECRETS = ["AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG", "p4ssw0rd", "F00BA4", "1234abcd%3D", "p4ss"]
 
 
 @pytest.mark.parametrize(
@@ -248,6 +248,16 @@ SECRETS = ["AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG", "p4ssw0rd", "F00BA4"
         ("https://joe:p4ssw0rd@host/a", "https://***@host/a"),
         ("https://p4ssw0rd@host/a?x=1", "https://***@host/a?x=1"),
         ("abfs://box@account.dfs.core.windows.net/a", "abfs://box@account.dfs.core.windows.net/a"),
+        ("http://joe:p4ss/w@rd@host/a", "http://***@host/a"),
+        ("http://joe:p4ss?w#rd@host/a", "http://***@host/a"),
+        ("http://joe:p4ss w0rd@host/a", "http://***@host/a"),
+        ("abfss://box:p4ssw0rd@account.dfs.core.windows.net/a", "abfss://***@account.dfs.core.windows.net/a"),
+        ("simplecache::http://joe:p4ssw0rd@host/a, x", "simplecache::http://***@host/a, x"),
+        ("https://h/a#access_token=F00BA4", "https://h/a#access_token=***"),
+        ("https://h/a?code=F00BA4&jwt=F00BA4&any=F00BA4", "https://h/a?code=***&jwt=***&any=***"),
+        ("a=b;SharedAccessSignature=sv=2020&sig=1234abcd%3D", "a=b;SharedAccessSignature=***"),
+        ("/a?code=F00BA4", "/a?code=***"),
+        ("http://localhost:9000/a.tar: no", "http://localhost:9000/a.tar: no"),
         ("https://h/a?se=9&sig=1234abcd%3D&x=1", "https://h/a?se=9&sig=***&x=1"),
         ("https://h/a?token=F00BA4", "https://h/a?token=***"),
         (

@@ -1,0 +1,65 @@
+"""What all commands do around their own work: nothing secret is printed, not even in a traceback, and a
+reader that leaves early, as `| head` does, is no error.
+
+Kept out: what a command does, and its own errors.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from functools import wraps
+from typing import Any, TextIO, cast
+
+from shards.redact import redact
+
+Main = Callable[[Sequence[str]], int]
+INTERRUPTED = 130
+
+
+class Output:
+    """A text stream that hides secrets, and drops what is written after its reader has left."""
+
+    def __init__(self, stream: TextIO, *, hide: bool) -> None:
+        self._stream, self._hide = stream, hide
+
+    def write(self, text: str) -> int:
+        self._tried(lambda: self._stream.write(redact(text) if self._hide else text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._tried(self._stream.flush)
+
+    def _tried(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except BrokenPipeError:
+            # What is buffered goes nowhere too, also when the interpreter flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def command(main: Main, *, hide_output: bool = True) -> Main:
+    """`main` as a command: its exit status, or 1 with a traceback for an error of our own making."""
+
+    @wraps(main)
+    def run(argv: Sequence[str]) -> int:
+        out = cast(TextIO, Output(sys.stdout, hide=hide_output))
+        err = cast(TextIO, Output(sys.stderr, hide=True))
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                return main(argv)
+            except KeyboardInterrupt:
+                print("stopped", file=err)
+                return INTERRUPTED
+            except Exception:
+                traceback.print_exc()
+                return 1
+            finally:
+                out.flush()
+                err.flush()
+
+    return run
