@@ -31,6 +31,7 @@ from dcgan_dist.alarms import Alarms
 from dcgan_dist.config import Config, dump
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
+from dcgan_dist.owner import Owner
 from dcgan_dist.profiling import Trace
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.writer import Writer
@@ -57,10 +58,14 @@ BOARD_RANKS = 16
 
 
 class Folder:
-    """A run folder at `url`, with a place on this machine for the files that grow."""
+    """A run folder at `url`, with a place on this machine for the files that grow.
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    Nothing is written once another run owns it: UnsavedError.
+    """
+
+    def __init__(self, url: str, owner: Owner) -> None:
+        self.url, self._owner = url, owner
+        owner.check()
         for name in ("samples", "checkpoints", "tensorboard"):
             store.make_folder(store.join(url, name))
         self._scratch = None if store.is_local(url) else tempfile.TemporaryDirectory(prefix="dcgan_dist-")
@@ -71,6 +76,7 @@ class Folder:
 
     def publish(self) -> None:
         """Copy the growing files to where the run folder is."""
+        self._owner.check()
         if self._scratch is not None:
             for path in sorted(p for p in self.growing.rglob("*") if p.is_file()):
                 self.write(path.relative_to(self.growing).as_posix(), path.read_bytes())
@@ -85,9 +91,9 @@ class Folder:
 class Coordinator:
     """Rank 0's side of a run; see `Silent` for the other ranks."""
 
-    def __init__(self, config: Config, *, first_step: int, total_steps: int) -> None:
-        self.config = config
-        self.folder = Folder(config.run.dir)
+    def __init__(self, config: Config, owner: Owner, *, first_step: int, total_steps: int) -> None:
+        self.config, self._owner = config, owner
+        self.folder = Folder(config.run.dir, owner)
         self.folder.write("config.yaml", dump(config).encode())
         self._checkpoints = store.join(config.run.dir, "checkpoints")
         self._best = (math.inf, 0)
@@ -152,6 +158,7 @@ class Coordinator:
         self._bar.update()
         self._trace.tick()
         self._writer.check()
+        self._owner.check(now=False)
 
     def show_real(self, blocks: Blocks, *, write: bool) -> None:
         """A fair sample of the real pictures, to compare with."""
@@ -191,6 +198,7 @@ class Coordinator:
         self._writer.save(step, partial(self._write, step, parts, facts, best=self._best[1]))
 
     def _write(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any], *, best: int) -> None:
+        self._owner.check()
         checkpoint.write(self._checkpoints, step, parts, facts)
         self._damaged.discard(step)
         run = self.config.run
@@ -202,6 +210,7 @@ class Coordinator:
                 pinned=(best,),
                 damaged=self._damaged,
             )
+            self._owner.note_saved(step)
         except ShardsError as error:  # the new one is whole; the next prune removes what is left
             log.warning("old checkpoints are left: %s", error)
 
@@ -251,13 +260,13 @@ class Silent:
 
 @contextmanager
 def coordinate(
-    config: Config, *, rank: int, first_step: int, total_steps: int
+    config: Config, owner: Owner | None, *, first_step: int, total_steps: int
 ) -> Iterator[Coordinator | Silent]:
-    """The coordinator of this rank."""
-    if rank:
+    """The coordinator of this rank; a rank that does not own the run folder writes nothing."""
+    if owner is None:
         yield Silent()
         return
-    coordinator = Coordinator(config, first_step=first_step, total_steps=total_steps)
+    coordinator = Coordinator(config, owner, first_step=first_step, total_steps=total_steps)
     try:
         yield coordinator
     finally:

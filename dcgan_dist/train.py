@@ -23,6 +23,7 @@ from dcgan_dist.checkpoint import CheckpointError, Manifest
 from dcgan_dist.config import Config, check, check_data, check_same_run, read_config, total_steps
 from dcgan_dist.coordinator import coordinate, versions
 from dcgan_dist.model import Generator, draw_noise
+from dcgan_dist.owner import Owner, hold
 from dcgan_dist.parallel import make_cast, make_players
 from dcgan_dist.rollcall import LostRanksError
 from dcgan_dist.scores.during import Scorer
@@ -40,15 +41,15 @@ from shards.command import command
 from shards.reader import Blocks
 
 
-def train(config: Config, here: World, index: Index, *, signals: Signals) -> int | None:
+def train(config: Config, here: World, index: Index, *, signals: Signals, owner: Owner | None) -> int | None:
     """The whole run, or the rest of it; the step at which a signal stopped it before its end."""
     trainer = Trainer(config, here, dataset=index.identity)
-    first, last = trainer.resume(), total_steps(config, index)
+    first, last = trainer.resume(owner.saved if owner else 0), total_steps(config, index)
     blocks = Blocks(config.data.url, index)
     plan = Plan(blocks.kept_counts, batch_images=config.data.batch_images, seed=config.train.seed)
-    feed = open_feed(config, blocks, plan, lanes=trainer.rows, first_step=first, stop_step=last)
     run, scorer = config.run, Scorer(config, here, blocks) if config.eval.steps else None
-    with feed, coordinate(config, rank=here.rank, first_step=first, total_steps=last) as coordinator:
+    feed = open_feed(config, blocks, plan, lanes=trainer.rows, first_step=first, stop_step=last)
+    with feed, coordinate(config, owner, first_step=first, total_steps=last) as coordinator:
         meter = Meter(feed, here, config.data.batch_images)
         stop = Stop(signals, here.store, here.device)
         coordinator.show_real(blocks, write=first == 0)
@@ -158,14 +159,21 @@ class Trainer:
         }
         return checkpoint.snapshot(self.g, self.d, self.ema), facts
 
-    def resume(self) -> int:
+    def resume(self, saved: int = 0) -> int:
         """Take up the newest whole checkpoint that rank 0 finds; the step to go on with.
 
-        Raises CheckpointError or StoreError.
+        `saved` is a step that was saved there once. Raises CheckpointError or StoreError.
         """
         folder = store.join(self.config.run.dir, "checkpoints")
-        found = checkpoint.read_newest(folder) if self.here.rank == 0 else None
+        found = None
+        try:
+            found = self._newest(folder, saved) if self.here.rank == 0 else None
+        except (CheckpointError, ShardsError):
+            self.here.agree(-1)
+            raise
         step = self.here.agree(found[0].step if found else 0)
+        if step < 0:
+            raise CheckpointError("rank 0 cannot go on")
         if step and self.here.rank:
             try:
                 found = checkpoint.read(folder, step)
@@ -176,6 +184,15 @@ class Trainer:
             if self.here.rank == 0:
                 print(f"going on from step {step} on {self.here.ranks} ranks", flush=True)
         return step
+
+    def _newest(self, folder: str, saved: int) -> tuple[Manifest, checkpoint.Parts] | None:
+        found = checkpoint.read_newest(folder)
+        if found is None and saved:
+            raise CheckpointError(
+                f"run.dir={self.config.run.dir} holds no checkpoint, but a run that came to step {saved}; "
+                "put its checkpoints back, or delete that folder to start anew, or choose another run.dir"
+            )
+        return found
 
     def _restore(self, manifest: Manifest, parts: checkpoint.Parts) -> None:
         if manifest.facts.get("dataset", self.dataset) != self.dataset:
@@ -291,7 +308,8 @@ def run(argv: Sequence[str], signals: Signals) -> int:
         check_same_run(config)
         with world.join(device=config.train.device, timeout_seconds=config.train.timeout_seconds) as here:
             joined = signals.patient = True
-            stopped = train(config, here, index, signals=signals)
+            with hold(config.run.dir, here) as owner:
+                stopped = train(config, here, index, signals=signals, owner=owner)
     except (ConfigError, ShardsError, CheckpointError, UnsavedError, DivergedError) as error:
         # Every rank meets the same wrong setting; only storage can fail for one rank alone.
         if rank == 0 or (joined and isinstance(error, ShardsError)):
