@@ -43,7 +43,7 @@ class Data:
     warn_after_seconds: float = 30.0
     """Tell what a rank waits for when a batch takes longer than this."""
     max_bad_fraction: float = 0.001
-    """Stop when more than this share of the samples read were damaged and had to be replaced."""
+    """Stop when more than this share of an epoch's samples, over all ranks, were damaged and replaced."""
 
 
 @dataclass(frozen=True)

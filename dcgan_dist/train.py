@@ -249,12 +249,16 @@ class Meter:
         self._steps += 1
 
     def read(self, step: int) -> dict[str, float]:
-        """Figures since the last reading, and a new start; all ranks must call it."""
+        """Figures since the last reading, and a new start; all ranks must call it.
+
+        Raises ConfigError where more damaged samples were replaced than may be.
+        """
         seconds = time.perf_counter() - self._began
         own = self._own(seconds)
         table = self.here.gather(torch.tensor(list(own.values()), dtype=torch.float64)).cpu()
         self.by_rank = dict(zip(own, table.T.tolist(), strict=True))
         told = {name: sum(values) for name, values in self.by_rank.items()}
+        self.feed.check_replaced(int(told["data/replaced"]))
         # The run is as fast as its slowest rank.
         for name in ("speed/data_wait_share", "memory/process_bytes"):
             told[name] = max(self.by_rank[name])

@@ -1,19 +1,22 @@
 """Batches are the samples that the plan names, whatever the encoding, the threads and the ranks."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dcgan_dist import train
 from dcgan_dist.config import Data
 from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan, lanes
-from shards import ShardsError
 from shards import index as shard_index
 from shards.build import build
 from shards.reader import Blocks
 from shards.sources.rooms import Rooms
+from tests.ranks import run_ranks
+from tests.test_promises import words
 
 IMAGES, SIZE, BATCH = 300, 16, 12
 
@@ -120,16 +123,45 @@ def test_a_damaged_block_is_replaced_alike_on_every_number_of_ranks(tmp_path: Pa
     assert replaced >= 8
     parts = [read(rank, 2) for rank in range(2)]
     assert np.array_equal(np.concatenate([part for part, _ in parts], axis=1), whole)
+    assert sum(count for _, count in parts) == replaced
 
 
-def test_too_much_damage_stops_the_run_with_the_place(tmp_path: Path) -> None:
-    out = str(tmp_path / "set")
+@pytest.mark.parametrize(("encoding", "ranks"), [("npy", 2), ("png", 4)])
+def test_too_much_damage_stops_any_number_of_ranks_at_the_same_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], encoding: str, ranks: int
+) -> None:
+    url = str(tmp_path / "set")
     build(
-        Rooms(IMAGES, size=SIZE), out, size=SIZE, encoding="npy", shard_images=70, block_samples=8, workers=1
+        Rooms(IMAGES, size=SIZE),
+        url,
+        size=SIZE,
+        encoding=encoding,
+        shard_images=70,
+        block_samples=8,
+        workers=1,
     )
-    damage(out, "shard-000001.tar", 5000)
-    with pytest.raises(ShardsError, match=r"max_bad_fraction.*python -m shards verify"):
-        batches(out, 30)
+    damage(url, "shard-000001.tar", 5000)
+
+    def logged(count: int, limit: float) -> tuple[list[int], list[tuple[int, int]]]:
+        run = tmp_path / f"run-{count}-{limit}"
+        arguments = words(url, run, "--train.steps=18", f"--data.max_bad_fraction={limit}")
+        codes = run_ranks(train.main, count, arguments) if count > 1 else [train.main(arguments)]
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return codes, [(line["step"], line["data/replaced"]) for line in lines]
+
+    codes, whole = logged(1, 0.5)
+    assert (codes, whole[-1]) == ([0], (18, 8))
+    codes, alone = logged(1, 4.9 / 288)
+    assert codes == [2]
+    assert alone == whole[: len(alone)]
+    assert alone[-1][1] <= 4 < whole[len(alone)][1]
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        f"error: {url}: {whole[len(alone)][1]:g} damaged samples were replaced, more than the 4.9 of 288"
+        in error
+    )
+    assert error.endswith(f" allows; run: python -m shards verify {url}")
+    assert logged(ranks, 4.9 / 288) == ([2] * ranks, alone)
 
 
 @pytest.mark.parametrize("encoding", ["npy", "jpg"])

@@ -20,10 +20,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dcgan_dist.settings import ConfigError
 from dcgan_dist.stream.cache import Cache
 from dcgan_dist.stream.fetch import Data, Fetch
 from dcgan_dist.stream.plan import Plan, Span
-from shards import ShardsError
 from shards.errors import DamagedError
 from shards.format import Buffer
 from shards.reader import Blocks
@@ -42,8 +42,8 @@ log = logging.getLogger("dcgan_dist")
 class Feed:
     """The batches of one rank for steps [`first_step`, `stop_step`): `with Feed(...) as f: f.next_batch()`.
 
-    `waited_seconds` is the time that `next_batch` spent waiting; `replaced` counts damaged samples. Memory is
-    `memory_bytes` at most, and `prefetch_bytes` where storage is remote.
+    `waited_seconds` is the time that `next_batch` spent waiting; `replaced` counts the damaged samples of the
+    batches it gave. Memory is `memory_bytes` at most, and `prefetch_bytes` where storage is remote.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Feed:
         self._ring = np.empty((ahead, len(lanes), size, size, 3), np.uint8)
         threads = min(threads, len(lanes))
         self._missing = [threads] * ahead  # threads that have not filled their rows of each slot
+        self._bad = [0] * ahead  # replaced samples in each slot
         self._first_step, self._stop_step = first_step, stop_step
         self._step = first_step  # the step that the consumer holds or waits for; earlier slots are free
         self._started = False
@@ -129,6 +130,7 @@ class Feed:
                 self._ready.wait_for(lambda: self._is_ready(slot))
             if self._error is not None:
                 raise self._error
+            self.replaced, self._bad[slot] = self.replaced + self._bad[slot], 0
         self.waited_seconds += time.perf_counter() - began
         batch: U8 = self._ring[slot]
         return batch
@@ -170,12 +172,9 @@ class Feed:
                 self._deal(step)
                 slot = step % len(self._ring)
                 batch = self._ring[slot]
-                for row, pictures in held.items():
-                    into, wanted = next(pictures)
-                    bad = into(wanted, batch[row])
-                    if bad:
-                        self._tell([bad])
+                bad = sum(self._fill(batch[row], *next(pictures)) for row, pictures in held.items())
                 with self._ready:
+                    self._bad[slot] += bad
                     self._missing[slot] -= 1
                     if slot == self._step % len(self._ring) and not self._missing[slot]:
                         self._ready.notify()
@@ -196,8 +195,15 @@ class Feed:
                 self._upcoming = next(self._spans, None)
             self._dealt = step
 
-    def _pictures(self, row: int) -> Iterator[tuple[Callable[[int, U8], str | None], int]]:
-        """For each step of one lane, the block's pictures and which of them."""
+    def _fill(self, row: U8, into: Callable[[int, U8], str | None], wanted: int, replaced: bool) -> bool:
+        """Decode one picture; whether it is another than the plan's."""
+        told = into(wanted, row)
+        if told:
+            self._tell([told])
+        return replaced or told is not None
+
+    def _pictures(self, row: int) -> Iterator[tuple[Callable[[int, U8], str | None], int, bool]]:
+        """For each step of one lane, the block's pictures, which of them, and whether the block stands in."""
         coming = self._coming[row]
         while True:
             at, span, data = coming.popleft()
@@ -210,7 +216,7 @@ class Feed:
             samples = span.samples if block == span.block else span.samples % self.plan.counts[block]
             into = pictures.into
             for wanted in samples.tolist():
-                yield into, wanted
+                yield into, wanted, block != span.block
 
     def _whole_block(self, span: Span, data: Data) -> tuple[int, Buffer, list[str]]:
         """The span's block, or the next whole one, with its bytes, and a line for each sample replaced."""
@@ -238,18 +244,25 @@ class Feed:
         raise first
 
     def _tell(self, bad: list[str]) -> None:
-        """Count and name what was replaced. Raises ShardsError when it is too much."""
+        """Name what was replaced, once."""
         with self._ready:
-            self.replaced += len(bad)
             fresh = [line for line in bad if line not in self._named]
             self._named.update(fresh)
-            served = max(self.plan.steps_per_epoch, self._step - self._first_step) * len(self.lanes)
-            allowed = self._max_bad_fraction * served
-            for line in fresh:
-                log.warning("%s: %s", redact(self.blocks.url), redact(line))
-            if self.replaced > allowed:
-                raise ShardsError(
-                    f"{self.blocks.url}: {self.replaced} damaged samples were replaced, more than the "
-                    f"{allowed:.1f} that data.max_bad_fraction={self._max_bad_fraction} allows; the last: "
-                    f"{bad[-1]}; run: python -m shards verify {self.blocks.url}"
-                )
+        for line in fresh:
+            log.warning("%s: %s", redact(self.blocks.url), redact(line))
+
+    def check_replaced(self, total: int) -> None:
+        """Raise ConfigError where `total` samples, replaced on all ranks, are more than may be.
+
+        They are compared with the samples of an epoch, or of all steps so far if those are more, so that any
+        number of ranks stops at the same step.
+        """
+        steps = max(self.plan.steps_per_epoch, self._step + 1 - self._first_step)
+        samples = steps * self.plan.batch_images
+        allowed = self._max_bad_fraction * samples
+        if total > allowed:
+            raise ConfigError(
+                f"{self.blocks.url}: {total} damaged samples were replaced, more than the {allowed:.1f} of "
+                f"{samples} that data.max_bad_fraction={self._max_bad_fraction} allows; "
+                f"run: python -m shards verify {self.blocks.url}"
+            )
