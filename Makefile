@@ -5,10 +5,12 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO_RANKS := 2
+# torch then uses no more of this CPU than a machine with AVX2 only has.
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
 RUN_DIR := runs/demo
 
-.PHONY: help demo report test test-slow test-long check bench gpu-check bench-gpu clean
+.PHONY: help demo report test test-slow test-long check bench bench-avx2 gpu-check bench-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +59,7 @@ check: $(DEV)  ## format, lint, types, import contracts, spelling
 
 bench: $(DEV)  ## measure on this CPU and append to benchmarks/*.jsonl
 	$(PYTHON) -m benchmarks.step
+	$(PYTHON) -m benchmarks.convolution
 	$(PYTHON) -m benchmarks.feed
 	$(PYTHON) -m benchmarks.ingest share
 	$(PYTHON) -m benchmarks.dedup buckets --millions 1 3
@@ -66,6 +69,12 @@ bench: $(DEV)  ## measure on this CPU and append to benchmarks/*.jsonl
 	$(PYTHON) -m benchmarks.start
 	$(PYTHON) -m benchmarks.checkpoint
 	$(PYTHON) -m benchmarks.memory
+	$(PYTHON) -m benchmarks.tables
+
+bench-avx2: $(DEV)  ## the benchmarks that depend on the instruction set, as on a CPU with AVX2 only
+	$(AVX2) $(PYTHON) -m benchmarks.step
+	$(AVX2) $(PYTHON) -m benchmarks.convolution
+	$(AVX2) $(PYTHON) -m benchmarks.demo
 	$(PYTHON) -m benchmarks.tables
 
 gpu-check: $(DEV)  ## the tests that need a CUDA device

@@ -28,7 +28,7 @@ def main() -> None:
     config = Config(
         data=Data(batch_images=args.batch_images),
         model=Model(net=args.net),
-        train=Train(update_rule="both", ema_decay=0.99),
+        train=Train(update_rule="both", ema_decay=0.99, precision="float32"),
     )
     device = choose_device(args.device)
     trainer = Trainer(config, World(rank=0, ranks=1, device=device, group=None))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import multiprocessing
+import os
 import platform
 import statistics
 import subprocess
@@ -86,6 +87,9 @@ def record(file: str, what: str, values: Sequence[float], *, unit: str, config: 
         "dirty": bool(_git("status", "--porcelain", "--", ":!*.jsonl")),
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": _hardware(),
+        "capability": capability(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
         "versions": {name: version(name) for name in ("torch", "numpy")}
         | {"python": platform.python_version()},
     }
@@ -104,10 +108,20 @@ def _git(*words: str) -> str:
     return done.stdout.strip()
 
 
+def capability() -> str:
+    """What torch may use of this CPU's instruction set: "AVX2", "AVX512", "AVX512 bf16" ..."""
+    units = torch.cpu.get_capabilities()
+    used = torch.backends.cpu.get_cpu_capability()
+    bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() and any(
+        units.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")
+    )
+    return used + " bf16" * bf16 + " amx" * (bf16 and bool(units.get("amx_bf16")))
+
+
 def _hardware() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = models[0] if models else platform.machine()
-    return f"{name}, {len(models) or '?'} cores, {torch.get_num_threads()} threads"
+    return f"{name}, {len(models) or '?'} cores"

@@ -3,21 +3,22 @@ loop with each of our switches alone, and the machine's rate of matrix products.
 
 The networks are the same (64 filters, 4x4 kernels, 64x64 pictures), both update D and G on every minibatch.
 Every contender has a process of its own, and they take turns. A step's operations are counted, not estimated.
+Ours is compared in the precision that `train.precision: auto` chooses on the machine, and its rate with that
+of matrix products in the same precision. bfloat16 is left out where a CPU emulates it.
 """
 
 import argparse
 from collections.abc import Callable
 from contextlib import ExitStack
-from unittest.mock import patch
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain import PlainLoop, Switches
-from benchmarks.record import apart, interleaved, ratios, record
-from dcgan_dist import convolution
+from benchmarks.record import apart, capability, interleaved, ratios, record
 from dcgan_dist.config import Config, Data, Model, Train
 from dcgan_dist.nets import parse_net
+from dcgan_dist.precision import choose
 from dcgan_dist.train import Trainer
 from dcgan_dist.world import World
 
@@ -91,13 +92,9 @@ def _product(device: torch.device, precision: torch.dtype, repeats: int) -> Call
 
 
 def operations(net: str, images: int) -> int:
-    """Floating-point operations that one step needs, multiplications and additions of matrices only.
-
-    Those by zeros that our last layer adds are left out.
-    """
+    """Floating-point operations that one step needs, multiplications and additions of matrices only."""
     step = make_ours(net, torch.device("cpu"), images, "float32", 1)
-    plainly = patch.object(convolution, "_has_few_maps", return_value=False)
-    with plainly, FlopCounterMode(display=False) as counted:
+    with FlopCounterMode(display=False) as counted:
         step()
     return counted.get_total_flops()
 
@@ -118,40 +115,49 @@ def main() -> None:
     device = torch.device(args.device)
     steps = args.steps or (50 if device.type == "cuda" else 1)
     for images in args.batch_images:
-        config = {"net": args.net, "batch_images": images, "steps": steps}
-        common = (args.net, device, images)
-        with ExitStack() as stack:
-            contenders = {
-                f"ours_{precision}": stack.enter_context(apart(make_ours, *common, precision, steps))
-                for precision in ("float32", "bfloat16")
-            }
-            contenders |= {
-                f"plain_{name}": stack.enter_context(apart(make_plain, *common, switches, steps))
-                for name, switches in SWITCHES.items()
-            }
-            contenders["matrix_products"] = stack.enter_context(
-                apart(_product, device, torch.bfloat16, 10 * steps)
-            )
-            rates = interleaved(contenders, repeats=args.repeats)
-        usual = args.net == FILTERS_64 and images == USUAL_IMAGES
-        prefix = f"step/{device.type}" + ("" if usual else f"/{NAMES.get(args.net, args.net)}/{images}")
-        products = rates.pop("matrix_products")
-        record("step", f"{prefix}/matmul_flops", products, unit="FLOP/s", config=config)
-        for name, values in rates.items():
-            record("step", f"{prefix}/{name}", values, unit="images/s", config=config)
-        plain, ours = rates["plain_float32"], rates["ours_bfloat16"]
-        pairs = {
-            "ratio_to_plain": ratios(ours, plain),
-            "fp32_ratio_to_plain": ratios(rates["ours_float32"], plain),
-            "ratio_to_plain_bfloat16": ratios(ours, rates["plain_bfloat16"]),
+        measure(args.net, device, images, steps=steps, repeats=args.repeats)
+
+
+def measure(net: str, device: torch.device, images: int, *, steps: int, repeats: int) -> None:
+    """All contenders on one net and batch, and their lines."""
+    precision = choose(device)[0]
+    units = device.type == "cuda" or "bf16" in capability()
+    kinds = ["float32", *["bfloat16"] * units]
+    switches = {name: switch for name, switch in SWITCHES.items() if units or name != "bfloat16"}
+    common = (net, device, images)
+    with ExitStack() as stack:
+        contenders = {
+            f"ours_{kind}": stack.enter_context(apart(make_ours, *common, kind, steps)) for kind in kinds
         }
-        pairs |= {
-            f"alone/{name}": ratios(rates[f"plain_{name}"], plain) for name in SWITCHES if name != "float32"
+        contenders |= {
+            f"plain_{name}": stack.enter_context(apart(make_plain, *common, switch, steps))
+            for name, switch in switches.items()
         }
-        per_image = operations(args.net, images) / images
-        pairs["share_of_matmul_rate"] = ratios([rate * per_image for rate in ours], products)
-        for name, values in pairs.items():
-            record("step", f"{prefix}/{name}", values, unit="ratio", config=config)
+        product = apart(_product, device, getattr(torch, precision), 10 * steps)
+        contenders["matrix_products"] = stack.enter_context(product)
+        rates = interleaved(contenders, repeats=repeats)
+    usual = net == FILTERS_64 and images == USUAL_IMAGES
+    kind = "avx2" if device.type == "cpu" and capability() == "AVX2" else device.type
+    prefix = f"step/{kind}" + ("" if usual else f"/{NAMES.get(net, net)}/{images}")
+    config = {"net": net, "batch_images": images, "steps": steps, "precision": precision}
+    products = rates.pop("matrix_products")
+    record("step", f"{prefix}/matmul_flops", products, unit="FLOP/s", config=config)
+    for name, values in rates.items():
+        record("step", f"{prefix}/{name}", values, unit="images/s", config=config)
+    plain, ours = rates["plain_float32"], rates[f"ours_{precision}"]
+    pairs = {
+        "ratio_to_plain": ratios(ours, plain),
+        "fp32_ratio_to_plain": ratios(rates["ours_float32"], plain),
+    }
+    if units:
+        pairs["ratio_to_plain_bfloat16"] = ratios(rates["ours_bfloat16"], rates["plain_bfloat16"])
+    pairs |= {
+        f"alone/{name}": ratios(rates[f"plain_{name}"], plain) for name in switches if name != "float32"
+    }
+    per_image = operations(net, images) / images
+    pairs["share_of_matmul_rate"] = ratios([rate * per_image for rate in ours], products)
+    for name, values in pairs.items():
+        record("step", f"{prefix}/{name}", values, unit="ratio", config=config)
 
 
 if __name__ == "__main__":

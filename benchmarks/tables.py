@@ -20,6 +20,7 @@ ABOUT = {
     "end_to_end": "Training on two ranks fed from an object store, against the step on a batch at hand.",
     "scaling": "Two ranks on two cores against one on one core; collectives of one step.",
     "faults": "Faults between the feed and a real object store, and what was served wrong.",
+    "convolution": "Single layers with the weight gradient as one matrix product, over torch's own.",
     "chaos": "Runs killed by SIGKILL at random moments, and whether they ended where an unbroken one ends.",
     "checkpoint": "What saving costs the loop.",
     "memory": "Memory of one rank without the feed, by network and images of that rank.",
@@ -30,21 +31,60 @@ ABOUT = {
 }
 
 
-def newest(path: Path) -> dict[str, dict[str, Any]]:
-    """The last line of each measurement of a file, by name."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    return {line["what"]: line for line in lines}
+BEFORE = "AVX512 bf16"
+"""What the machines could do of which lines do not say it: those until the 23rd of November 2026."""
+Lines = dict[str, dict[str, Any]]
 
 
-def table(lines: dict[str, dict[str, Any]]) -> list[str]:
-    """One file's measurements as Markdown."""
-    rows = ["| what | median | quartiles | unit | rounds | commit |", "|---|---:|---:|---|---:|---|"]
-    for what, line in lines.items():
-        spread = f"{short(line['low'])} – {short(line['high'])}" if line["repeats"] > 1 else ""  # noqa: RUF001
-        mark = " (dirty)" if line["dirty"] else ""
-        columns = (f"`{what}`", short(line["value"]), spread, line["unit"], line["repeats"])
-        rows.append("| " + " | ".join(map(str, columns)) + f" | {line['commit']}{mark} |")
+def newest(path: Path) -> dict[str, Lines]:
+    """The last line of each measurement of a file by name, for each machine that measured it."""
+    found: dict[str, Lines] = {}
+    for text in path.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        found.setdefault(machine(line), {})[alike(line["what"])] = line
+    return found
+
+
+def machine(line: dict[str, Any]) -> str:
+    """The processor of a line and what torch could use of it."""
+    name = line["hardware"].partition(",")[0].replace("(R)", "")
+    return f"{name}, {line.get('capability', BEFORE)}"
+
+
+def alike(what: str) -> str:
+    """The name without the instruction set that some lines carry in it: the machine's column says it."""
+    return what.replace("/avx2/", "/cpu/")
+
+
+def table(machines: dict[str, Lines]) -> list[str]:
+    """One file's measurements as Markdown, a column for each machine."""
+    whats = list(dict.fromkeys(what for lines in machines.values() for what in lines))
+    rows = [f"| what | unit | {' | '.join(machines)} |", f"|---|---|{'---:|' * len(machines)}"]
+    for what in whats:
+        found = [lines.get(what) for lines in machines.values()]
+        unit = next(line["unit"] for line in found if line)
+        rows.append(f"| `{what}` | {unit} | {' | '.join(map(cell, found))} |")
     return rows
+
+
+def cell(line: dict[str, Any] | None) -> str:
+    """A median with its quartiles."""
+    if line is None:
+        return ""
+    spread = f" ({short(line['low'])} – {short(line['high'])})" if line["repeats"] > 1 else ""  # noqa: RUF001
+    return short(line["value"]) + spread + " (dirty)" * line["dirty"]
+
+
+def sources(machines: dict[str, Lines]) -> list[str]:
+    """How each machine's lines were made."""
+    found = []
+    for name, lines in machines.items():
+        commands = sorted({line["command"] for line in lines.values()})
+        commits = sorted({line["commit"] for line in lines.values()})
+        rounds = sorted({line["repeats"] for line in lines.values()})
+        told = f"`{'`, `'.join(commands)}` at {', '.join(commits)}; rounds: {', '.join(map(str, rounds))}."
+        found.append(f"- {name}: {told}")
+    return found
 
 
 def short(value: float) -> str:
@@ -60,17 +100,16 @@ def page() -> str:
         "# Performance",
         "",
         "Written by `python -m benchmarks.tables` from `benchmarks/*.jsonl`, which hold command, settings,",
-        "commit, hardware and versions of every line. Contenders take turns within a round; ratios are made",
-        "round by round. Nothing has been measured on a GPU yet.",
+        "commit, hardware, threads, load and versions of every line. A column is a processor and what torch",
+        "could use of it: `make bench-avx2` makes the `AVX2` column of a processor that can do more. Numbers",
+        "are medians, with quartiles where there were several rounds. Contenders take turns within a round;",
+        "ratios are made round by round. Nothing has been measured on a GPU yet.",
     ]
     for name, about in ABOUT.items():
         path = HERE / f"{name}.jsonl"
         if path.exists():
-            lines = newest(path)
-            commands = sorted({line["command"] for line in lines.values()})
-            hardware = sorted({line["hardware"] for line in lines.values()})
-            parts += ["", f"## {name}", "", about, "", *table(lines), ""]
-            parts += [f"`{'`, `'.join(commands)}` on {'; '.join(hardware)}."]
+            machines = newest(path)
+            parts += ["", f"## {name}", "", about, "", *table(machines), "", *sources(machines)]
     return "\n".join(parts) + "\n"
 
 

@@ -8,7 +8,7 @@ import argparse
 import sys
 from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Literal
 
 import yaml
@@ -20,6 +20,8 @@ from shards import Index, ShardsError, store
 from shards.command import command
 from shards.index import check_listing
 from shards.index import load as load_index
+
+Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,9 @@ class Train:
     """Number of steps; overrides epochs."""
     update_rule: Literal["alternate", "both"] = "alternate"
     """alternate: even steps update G, odd ones D (authors' code); both: D, then G, on every step."""
-    precision: Literal["float64", "float32", "bfloat16", "float16"] = "float32"
-    """Type of the convolutions; batch norm, losses, weights and Adam stay in float32 (float64: all in it)."""
+    precision: Precision = "auto"
+    """Type of the convolutions; auto: bfloat16 where the device is faster in it, else float32 (older GPUs:
+    float16). Batch norm, losses, weights and Adam stay in float32 (float64: all in it)."""
     ema_decay: float | None = None
     """Keep an exponential mean of the generator's weights with this decay per G update; sampling uses it."""
     seed: int = 42
@@ -182,7 +185,12 @@ def dump(config: Config) -> str:
 
 
 def differences(before: Config, after: Config) -> list[str]:
-    """Names of settings that differ and may not change within one run."""
+    """Names of settings that differ and may not change within one run.
+
+    `auto` differs from nothing: it becomes what it was when the run began.
+    """
+    if after.train.precision == "auto":
+        after = replace(after, train=replace(after.train, precision=before.train.precision))
     old, new = asdict(before), asdict(after)
     return [
         name

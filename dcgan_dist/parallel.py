@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dcgan_dist.config import Config
 from dcgan_dist.model import Discriminator, Generator, build
 from dcgan_dist.nets import parse_net
+from dcgan_dist.precision import AUTOCAST
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.step import Cast, Player
 from dcgan_dist.syncbn import synchronise
@@ -23,7 +24,6 @@ Network = TypeVar("Network", bound=nn.Module)
 BUCKET_MB = 25
 """Gradients go in pieces of this size, so that those of a large network overlap with its backward pass, and a
 small network's in one. (Left to its default, DDP cuts a first piece of 1 MB.)"""
-AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def make_players(config: Config, world: World) -> tuple[Player[Generator], Player[Discriminator]]:
@@ -38,7 +38,8 @@ def make_players(config: Config, world: World) -> tuple[Player[Generator], Playe
 
 
 def make_cast(config: Config, world: World) -> Cast:
-    """The context in which convolutions run in `train.precision`."""
+    """The context in which convolutions run in `train.precision`, which is settled (see `precision`)."""
+    assert config.train.precision != "auto", "settle it first"
     dtype = AUTOCAST.get(config.train.precision)
     return partial(torch.autocast, world.device.type, dtype=dtype, enabled=dtype is not None)
 
@@ -80,16 +81,18 @@ def _settle(parallel: DistributedDataParallel, example: Tensor) -> None:
     parallel.zero_grad(set_to_none=True)
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep large freed blocks instead of returning them to the kernel.
+def keep_freed_memory() -> bool:
+    """Let the C library keep large freed blocks instead of returning them to the kernel; whether it does.
 
     Activations are freed and asked for again at every layer; fetching their pages anew each time makes
     elementwise layers in float32 several times slower (glibc, tensors of tens of megabytes).
     """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-        mallopt(m_mmap_threshold, 1 << 30)
-        mallopt(m_trim_threshold, (1 << 31) - 1)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+    # Older C libraries refuse more than 32 MiB, others know no threshold at all. To set the second without
+    # the first would only switch off what the library adapts by itself.
+    if not (mallopt(m_mmap_threshold, 1 << 30) or mallopt(m_mmap_threshold, 1 << 25)):
+        return False
+    return bool(mallopt(m_trim_threshold, (1 << 31) - 1))

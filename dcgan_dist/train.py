@@ -25,6 +25,7 @@ from dcgan_dist.coordinator import coordinate, versions
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.owner import Owner, hold
 from dcgan_dist.parallel import make_cast, make_players
+from dcgan_dist.precision import settle
 from dcgan_dist.rollcall import LostRanksError
 from dcgan_dist.scores.during import Scorer
 from dcgan_dist.seeds import seed_for
@@ -43,6 +44,7 @@ from shards.reader import Blocks
 
 def train(config: Config, here: World, index: Index, *, signals: Signals, owner: Owner | None) -> int | None:
     """The whole run, or the rest of it; the step at which a signal stopped it before its end."""
+    config = settle(config, here)
     trainer = Trainer(config, here, dataset=index.identity)
     first, last = trainer.resume(owner.saved if owner else 0), total_steps(config, index)
     blocks = Blocks(config.data.url, index)

@@ -9,13 +9,15 @@ import torch
 
 from dcgan_dist import alarms
 from dcgan_dist.alarms import READINGS, Alarms, DivergedError
-from dcgan_dist.config import Config, Model, Run
+from dcgan_dist.config import Config, Model, Run, Train
 from dcgan_dist.model import build
 from dcgan_dist.nets import parse_net
 from dcgan_dist.train import Trainer, main
 from dcgan_dist.world import World, join
 from tests.ranks import run_ranks
 from tests.test_promises import words
+
+FLOAT32 = Train(precision="float32")
 
 
 @pytest.mark.parametrize(("name", "what"), [("loss/d", "D tells all"), ("loss/g", "G fools D")])
@@ -91,7 +93,7 @@ def test_the_odd_rank_is_named() -> None:
 
 def check_tampered(rank_to_spoil: int) -> str:
     with join(device="cpu", timeout_seconds=60) as here:
-        trainer = Trainer(Config(model=Model(net="tiny16"), run=Run(dir="nowhere")), here)
+        trainer = Trainer(Config(model=Model(net="tiny16"), train=FLOAT32, run=Run(dir="nowhere")), here)
         if here.rank == rank_to_spoil:
             with torch.no_grad():
                 next(trainer.d.bare.parameters())[0, 0, 0, 0] += 1e-7
@@ -117,7 +119,7 @@ def test_ranks_that_hold_other_weights_stop() -> None:
 @pytest.mark.parametrize("name", ["g", "d"])
 def test_weights_that_are_no_numbers_are_not_saved(name: str) -> None:
     alone = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
-    trainer = Trainer(Config(model=Model(net="tiny16")), alone)
+    trainer = Trainer(Config(model=Model(net="tiny16"), train=FLOAT32), alone)
     with torch.no_grad():
         next(getattr(trainer, name).bare.parameters())[0, 0] = float("nan")
     with pytest.raises(DivergedError, match=rf"step 3: weights {name}\..* are not finite"):

@@ -8,7 +8,7 @@ import torch
 
 from dcgan_dist import checkpoint
 from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.config import Config, Model
+from dcgan_dist.config import Config, Model, Train
 from dcgan_dist.parallel import make_players
 from dcgan_dist.step import update_both
 from dcgan_dist.world import World
@@ -31,7 +31,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_optimizers_come_back_bit_for_bit_in_the_memory_format_of_their_weights() -> None:
-    config = Config(model=Model(net="tiny16"))
+    config = Config(model=Model(net="tiny16"), train=Train(precision="float32"))
     g, d = make_players(config, ALONE)
     real, z = torch.rand(8, 3, 16, 16), torch.rand(8, 16)
     for _ in range(3):
@@ -182,7 +182,7 @@ def test_storage_that_fails_is_not_taken_for_an_empty_or_a_damaged_folder(
     ],
 )
 def test_an_optimizer_that_does_not_fit_is_refused(spoil, told: str) -> None:  # type: ignore[no-untyped-def]
-    config = Config(model=Model(net="tiny16"))
+    config = Config(model=Model(net="tiny16"), train=Train(precision="float32"))
     g, d = make_players(config, ALONE)
     update_both(g, d, real=torch.rand(8, 3, 16, 16), z=torch.rand(8, 16), cast=torch.enable_grad)
     parts = checkpoint.snapshot(g, d, None)

@@ -30,7 +30,7 @@ def pair(
         for made in (ours, nn.ConvTranspose2d if up else nn.Conv2d)
     ]
     layers[1].load_state_dict(layers[0].state_dict())
-    x = torch.randn(2, 6, 8, 8, dtype=torch.float64).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 6, 4, 4, dtype=torch.float64).to(memory_format=torch.channels_last)
     return layers[0], layers[1], x, torch.randn_like(layers[1](x))
 
 
@@ -73,23 +73,24 @@ def test_a_frozen_layer_is_torchs_own(ours: type[nn.Module], monkeypatch: pytest
     assert x.grad is not None
 
 
-@pytest.mark.parametrize("shape", [(5, 2, 2, 1), (4, 2, 1, 0)])
-@pytest.mark.parametrize("maps", [1, 3])
-def test_a_layer_of_few_maps_is_that_of_torch(
-    shape: tuple[int, int, int, int], maps: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("capability", "weights_per_input", "ours"),
+    [
+        ("AVX512", 1, True),
+        ("AVX512", 0.5, False),
+        ("AVX2", 0.5, True),
+        ("AVX2", 0.1, False),
+        ("SVE256", 99, False),
+    ],
+)
+def test_the_way_follows_from_instruction_set_and_shapes(
+    capability: str, weights_per_input: float, ours: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel, stride, padding, output_padding = shape
-    sizes = {"stride": stride, "padding": padding, "output_padding": output_padding, "bias": False}
-    layer, theirs = (
-        made(6, maps, kernel, **sizes).double() for made in (ConvTranspose2d, nn.ConvTranspose2d)
-    )
-    theirs.load_state_dict(layer.state_dict())
-    x = torch.randn(2, 6, 16, 12, dtype=torch.float64).to(memory_format=torch.channels_last)
-    dy = torch.randn_like(theirs(x))
-    expected = gradients(theirs, x, dy)
-    used: list[int] = []
-    drawn = convolution.by_sub_pixels
-    monkeypatch.setattr(convolution, "by_sub_pixels", lambda *a, **k: used.append(1) or drawn(*a, **k))
-    for found, wanted in zip(gradients(layer, x, dy), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
-    assert used, "torch's own was taken"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    taken: list[int] = []
+    way = convolution._convolve
+    monkeypatch.setattr(convolution, "_convolve", lambda *a: taken.append(1) or way(*a))
+    layer = Conv2d(10, 10, 4, stride=2, padding=1, bias=False)  # 1,600 weights
+    images = round(1600 / weights_per_input / (10 * 4 * 4))
+    layer(torch.ones(images, 10, 4, 4))
+    assert bool(taken) == ours

@@ -16,6 +16,7 @@ from dcgan_dist.train import Trainer
 from dcgan_dist.world import World
 
 ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
+FLOAT32 = Train(precision="float32")
 
 
 def nets(name: str = "tiny16") -> tuple[Generator, Discriminator]:
@@ -91,7 +92,7 @@ def test_uniform_noise_fills_the_interval_and_normal_noise_does_not_stop_there()
 
 
 def test_alternate_updates_g_on_even_steps_and_d_on_odd_ones() -> None:
-    trainer = Trainer(Config(model=Model(net="tiny16")), ALONE)
+    trainer = Trainer(Config(model=Model(net="tiny16"), train=FLOAT32), ALONE)
     real = torch.rand(128, 3, 16, 16) * 2 - 1
     changed = []
     for step in range(4):
@@ -103,7 +104,7 @@ def test_alternate_updates_g_on_even_steps_and_d_on_odd_ones() -> None:
 
 
 def test_both_updates_each_network_once_a_step() -> None:
-    config = Config(model=Model(net="tiny16"), train=Train(update_rule="both"))
+    config = Config(model=Model(net="tiny16"), train=Train(update_rule="both", precision="float32"))
     trainer = Trainer(config, ALONE)
     trainer.update(0, torch.rand(128, 3, 16, 16))
     counts = {
@@ -128,7 +129,7 @@ def test_adam_with_coupled_l2_equals_its_formula() -> None:
 
 
 def test_real_and_fake_batches_never_share_statistics() -> None:
-    g, d = make_players(Config(model=Model(net="tiny16")), ALONE)
+    g, d = make_players(Config(model=Model(net="tiny16"), train=FLOAT32), ALONE)
     seen: list[int] = []
     norm = d.bare.get_submodule("norms.0")
     apart = norm.apart
@@ -158,7 +159,7 @@ def test_losses_are_the_papers_on_probabilities() -> None:
 
 
 def test_the_step_of_g_computes_no_gradient_of_d() -> None:
-    g, d = make_players(Config(model=Model(net="tiny16")), ALONE)
+    g, d = make_players(Config(model=Model(net="tiny16"), train=FLOAT32), ALONE)
     update_g(g, d, z=torch.rand(8, 16), cast=torch.enable_grad)
     assert all(p.grad is None for p in d.bare.parameters())
     assert all(p.requires_grad for p in d.bare.parameters())
@@ -182,7 +183,9 @@ def test_lower_precision_follows_float64_for_a_while(precision: str) -> None:
 
 
 def test_the_mean_generator_follows_with_its_decay() -> None:
-    trainer = Trainer(Config(model=Model(net="tiny16"), train=Train(ema_decay=0.9)), ALONE)
+    trainer = Trainer(
+        Config(model=Model(net="tiny16"), train=Train(ema_decay=0.9, precision="float32")), ALONE
+    )
     assert trainer.ema is not None
     before = trainer.ema.get_parameter("project.weight").detach().clone()
     real = torch.rand(128, 3, 16, 16)

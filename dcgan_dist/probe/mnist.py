@@ -90,7 +90,7 @@ def train(
     config = Config(
         data=Data(batch_images=BATCH_IMAGES),
         optim=Optim(weight_decay=2.5e-5),  # authors' MNIST code
-        train=Train(seed=seed, epochs=epochs),
+        train=Train(seed=seed, epochs=epochs, precision="float32"),
     )
     nets = [build(digits.side, digits.classes, widths) for build in NETWORKS[kind]]
     for name, net in zip("gd", nets, strict=True):
