@@ -58,9 +58,9 @@ def alike(what: str) -> str:
 
 def table(machines: dict[str, Lines]) -> list[str]:
     """One file's measurements as Markdown, a column for each machine."""
-    whats = list(dict.fromkeys(what for lines in machines.values() for what in lines))
+    names = list(dict.fromkeys(what for lines in machines.values() for what in lines))
     rows = [f"| what | unit | {' | '.join(machines)} |", f"|---|---|{'---:|' * len(machines)}"]
-    for what in whats:
+    for what in names:
         found = [lines.get(what) for lines in machines.values()]
         unit = next(line["unit"] for line in found if line)
         rows.append(f"| `{what}` | {unit} | {' | '.join(map(cell, found))} |")
