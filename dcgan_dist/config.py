@@ -161,6 +161,11 @@ class Config:
     eval: Eval = field(default_factory=Eval)
 
 
+MOST_SECONDS, MOST_EPOCHS = 10**9, 10**9
+MOST_BATCH_IMAGES, MOST_SAMPLE_IMAGES, MOST_THREADS = 10**7, 4096, 4096
+MOST_NUMBER = 1e30
+"""Float32 holds it, and what Adam makes of it."""
+
 # What a run may change when it resumes; everything else makes it another run.
 FREE = {f"data.{f.name}" for f in fields(Data) if f.name != "batch_images"} | {
     *("train.epochs", "train.steps", "train.device", "train.compile", "train.timeout_seconds"),
@@ -212,7 +217,6 @@ def check(config: Config, *, ranks: int) -> None:
         "data.cache_bytes": (data.cache_bytes, 0),
         "data.warn_after_seconds": (data.warn_after_seconds, 0),
         "data.max_bad_fraction": (data.max_bad_fraction, 0),
-        "model.norm_eps": (model.norm_eps, 0),
         "optim.lr": (optim.lr, 0),
         "optim.eps": (optim.eps, 0),
         "optim.weight_decay": (optim.weight_decay, 0),
@@ -236,6 +240,7 @@ def check(config: Config, *, ranks: int) -> None:
     for name, (value, least) in at_least.items():
         if not value >= least:
             raise ConfigError(f"{name}={value} must be at least {least}")
+    _check_most(config)
     _check_best(config)
     below_one = {"optim.beta1": optim.beta1, "optim.beta2": optim.beta2, "train.ema_decay": train.ema_decay}
     for name, fraction in below_one.items():
@@ -253,6 +258,28 @@ def check(config: Config, *, ranks: int) -> None:
             f"train.compile=true gives wrong gradients on {ranks} ranks, which torch.compile gets from "
             "the batch norm that they share; leave it out, or train on one rank"
         )
+
+
+def _check_most(config: Config) -> None:
+    """Numbers that no machine or clock can follow. Raises ConfigError."""
+    if not config.model.norm_eps > 0:
+        raise ConfigError(f"model.norm_eps={config.model.norm_eps} must be more than 0; the default is 1e-8")
+    at_most = {
+        "data.batch_images": (config.data.batch_images, MOST_BATCH_IMAGES),
+        "data.threads": (config.data.threads, MOST_THREADS),
+        "data.requests": (config.data.requests, MOST_THREADS),
+        "data.warn_after_seconds": (config.data.warn_after_seconds, MOST_SECONDS),
+        "model.norm_eps": (config.model.norm_eps, MOST_NUMBER),
+        "optim.lr": (config.optim.lr, MOST_NUMBER),
+        "optim.eps": (config.optim.eps, MOST_NUMBER),
+        "optim.weight_decay": (config.optim.weight_decay, MOST_NUMBER),
+        "train.epochs": (config.train.epochs, MOST_EPOCHS),
+        "train.timeout_seconds": (config.train.timeout_seconds, MOST_SECONDS),
+        "run.sample_images": (config.run.sample_images, MOST_SAMPLE_IMAGES),
+    }
+    for name, (value, most) in at_most.items():
+        if value > most:
+            raise ConfigError(f"{name}={value} must be at most {most}")
 
 
 def _check_shares(batch_images: int, ranks: int) -> None:

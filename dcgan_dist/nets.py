@@ -28,6 +28,10 @@ PRESETS = {
 }
 
 
+N = r"\d{1,12}"
+MOST_WEIGHTS = 2**32
+
+
 class NetError(ValueError):
     """A network's text does not describe a network."""
 
@@ -70,6 +74,13 @@ class Net:
     d: tuple[Layer, ...]
 
     @property
+    def weights(self) -> int:
+        """About how many both networks have."""
+        pairs = [*itertools.pairwise(self.g), *itertools.pairwise((self.g[-1], *self.d))]
+        projected = self.z_size * self.g[0].channels * self.g[0].side ** 2
+        return projected + sum(self.kernel**2 * a.channels * b.channels for a, b in pairs)
+
+    @property
     def image_size(self) -> int:
         return self.g[-1].side
 
@@ -81,7 +92,7 @@ class Net:
 def parse_net(text: str) -> Net:
     """The network that `text` names (a preset) or describes. Raises NetError."""
     described = PRESETS.get(text.strip(), text)
-    match = re.fullmatch(r"z(\d+) k(\d+) g((?: \d+@\d+)+) d((?: \d+@\d+)+)", described.strip())
+    match = re.fullmatch(rf"z({N}) k({N}) g((?: {N}@{N})+) d((?: {N}@{N})+)", described.strip())
     if match is None:
         raise NetError(
             f"{text!r} is neither a preset ({', '.join(PRESETS)}) nor a description like "
@@ -92,6 +103,8 @@ def parse_net(text: str) -> Net:
     net = Net(z_size, kernel, g, d)
     if min(z_size, *(value for layer in g + d for value in (layer.channels, layer.side))) < 1:
         raise NetError(f"{text!r}: z, channels and sides are at least 1")
+    if net.weights > MOST_WEIGHTS:
+        raise NetError(f"{text!r}: {net.weights:,} weights; at most {MOST_WEIGHTS:,} are supported")
     if net.image_channels != 3:
         raise NetError(f"{text!r}: the generator ends in {net.image_channels} channels; pictures have 3")
     for before, after in itertools.pairwise(g):

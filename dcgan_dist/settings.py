@@ -1,11 +1,12 @@
 """Settings from a YAML file and a command line into a dataclass of dataclasses, whichever they are.
 
-jsonargparse types and documents every option; what it lacks is here: file and line of a wrong setting, the
-nearest name to an unknown one, and a command line that wins wherever it stands.
+Wrong ones are told with file and line, unknown ones with the nearest name; a command line wins wherever it
+stands; numbers are decimal. jsonargparse writes the help.
 """
 
-import argparse
 import difflib
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -13,8 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
-from docstring_parser import parse_from_object
-from jsonargparse import ArgumentParser
 
 from shards.errors import ToldError
 from shards.printable import storable
@@ -41,27 +40,26 @@ class Given:
 
 def read(kind: type[T], argv: Sequence[str], *, prog: str) -> T:
     """The settings of a command line. `--help` prints them all and exits. Raises ConfigError."""
-    parser = _parser(kind, prog)
     if {"-h", "--help"} & set(argv):
-        print(parser.format_help())
+        print(_help(kind, prog))
         raise SystemExit(0)
     for word in argv:
         if storable(word) != word:
             raise ConfigError(f"{word} is not UTF-8, which settings are written in; rename what it names")
     path, given = _split_command_line(kind, argv)
-    return _build(kind, parser, [*(_yaml_settings(kind, _read_file(path), path) if path else ()), *given])
+    return _build(kind, [*(_yaml_settings(kind, _read_file(path), path) if path else ()), *given])
 
 
 def parse(kind: type[T], text: str, *, where: str) -> T:
     """The settings of a YAML text that was read from `where`. Raises ConfigError."""
-    return _build(kind, _parser(kind, where), list(_yaml_settings(kind, text, where)))
+    return _build(kind, list(_yaml_settings(kind, text, where)))
 
 
-def _build(kind: type[T], parser: ArgumentParser, given: list[Given]) -> T:
+def _build(kind: type[T], given: list[Given]) -> T:
     values: dict[str, dict[str, Any]] = {group: {} for group in get_type_hints(kind)}
     for setting in given:
         group, key = setting.name.split(".")
-        values[group][key] = _typed(kind, parser, setting)
+        values[group][key] = _typed(kind, setting)
     return kind(**{group: part(**values[group]) for group, part in get_type_hints(kind).items()})
 
 
@@ -76,9 +74,13 @@ def types(kind: type) -> dict[str, Any]:
     }
 
 
-def _parser(kind: type, prog: str) -> ArgumentParser:
-    """The command line with one option per setting, its docstring as help."""
-    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, add_help=False)
+def _help(kind: type, prog: str) -> str:
+    """Every setting with its type and default, its docstring as help."""
+    # Here and not at the top, because they take a second that a check need not wait.
+    from docstring_parser import parse_from_object
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=prog, add_help=False)
     parser.usage = f"{prog} [CONFIG.yaml] [--SETTING VALUE ...]"
     for group, part in get_type_hints(kind).items():
         docs = {p.arg_name: p.description for p in parse_from_object(part).params}
@@ -88,7 +90,7 @@ def _parser(kind: type, prog: str) -> ArgumentParser:
             section.add_argument(
                 f"--{name}", type=types(kind)[name], default=item.default, help=docs[item.name]
             )
-    return parser
+    return str(parser.format_help())
 
 
 def _split_command_line(kind: type, argv: Sequence[str]) -> tuple[str | None, list[Given]]:
@@ -170,19 +172,45 @@ def _yaml_pairs(node: yaml.Node, path: str, what: str) -> list[tuple[yaml.Scalar
     return list(node.value)
 
 
-def _typed(kind: type, parser: ArgumentParser, setting: Given) -> Any:
-    hint, text = types(kind)[setting.name], setting.text
-    expected = " or ".join(WORDS.get(choice, str(choice)) for choice in get_args(hint) or (hint,))
+def _typed(kind: type, setting: Given) -> Any:
+    choices, text = _choices(types(kind)[setting.name]), setting.text
     shown = "null" if text is None else repr(text)
-    wrong = ConfigError(f"{setting.where}: {setting.name}={shown} is not {expected}")
-    if text is None:
-        if type(None) not in get_args(hint):
-            raise wrong
+    told = f"{setting.where}: {setting.name}={shown}"
+    if text is None and type(None) in choices:
         return None
     try:
-        return parser.parse_args([f"--{setting.name}={text}"])[setting.name]
-    except argparse.ArgumentError:
-        raise wrong from None
+        if text is not None:
+            return _convert(text, choices)
+    except OverflowError:
+        raise ConfigError(f"{told} is too large") from None
+    except ValueError:
+        pass
+    raise ConfigError(f"{told} is not {' or '.join(WORDS.get(choice, str(choice)) for choice in choices)}")
+
+
+def _choices(hint: Any) -> list[Any]:
+    """The types that a setting may have, and the words that it may be."""
+    inner = get_args(hint)
+    return [choice for each in inner for choice in _choices(each)] if inner else [hint]
+
+
+def _convert(text: str, choices: list[Any]) -> Any:
+    """The value that `text` is, decimal and nothing else. Raises ValueError or OverflowError."""
+    if text in choices:
+        return text
+    if bool in choices and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if int in choices and re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
+        if len(text) > 19 or abs(int(text)) >= 2**63:
+            raise OverflowError
+        return int(text)
+    if float in choices and re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
+        if math.isinf(float(text)):
+            raise OverflowError
+        return float(text)
+    if str in choices:
+        return text
+    raise ValueError
 
 
 def _unknown(kind: type, name: str, where: str) -> str:

@@ -1,6 +1,5 @@
 """Settings: one YAML file plus the command line, and a wrong one is one line that names the way out."""
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dcgan_dist.config import Config, check, differences, dump, parse_config, read_config
-from dcgan_dist.settings import ConfigError
+from dcgan_dist.settings import ConfigError, types
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
 
@@ -36,6 +35,13 @@ def test_null_and_numbers_fill_optional_settings(tmp_path: Path) -> None:
     assert read(tmp_path, "train:\n  steps: 7\n").train.steps == 7
     assert read(tmp_path, "train:\n  steps: 7\n", "--train.steps", "null").train.steps is None
     assert read(tmp_path, "train:\n  steps: null\n  ema_decay: 0.999\n").train.ema_decay == 0.999
+
+
+def test_text_is_taken_as_it_stands() -> None:
+    words = ["--data.cache_dir=~", "--run.dir", "0x10", "--data.url=[1, 2]", "--train.compile=TRUE"]
+    config = read_config(words, "test")
+    assert (config.data.cache_dir, config.run.dir, config.data.url) == ("~", "0x10", "[1, 2]")
+    assert config.train.compile is True
 
 
 def test_an_empty_file_or_group_means_the_defaults(tmp_path: Path) -> None:
@@ -79,6 +85,17 @@ def test_a_wrong_line_is_named_with_file_and_line(tmp_path: Path, text: str, tol
         (["--batch_images", "3"], "did you mean data.batch_images?"),
         (["--optim.lr", "x"], "command line: optim.lr='x' is not a number"),
         (["--optim.lr", "nan"], "optim.lr='nan' is not a number"),
+        (["--optim.lr", "inf"], "optim.lr='inf' is not a number"),
+        (["--optim.lr", "1e400"], "optim.lr='1e400' is too large"),
+        (["--optim.lr", "1_0"], "optim.lr='1_0' is not a number"),
+        (["--optim.lr", "1:30"], "optim.lr='1:30' is not a number"),
+        (["--train.seed", "0x10"], "train.seed='0x10' is not a whole number"),
+        (["--train.seed", "010"], "train.seed='010' is not a whole number"),
+        (["--train.seed", "1e3"], "train.seed='1e3' is not a whole number"),
+        (["--train.seed", "9" * 5000], " is too large"),
+        (["--train.steps", "~"], "train.steps='~' is not a whole number or null"),
+        (["--train.compile", "1"], "train.compile='1' is not true or false"),
+        (["--run.checkpoint_best", "best"], "run.checkpoint_best='best' is not swd or fid or kid or null"),
         (["--optim.lr"], "--optim.lr needs a value"),
         (["--optim.lr", "--train.steps", "3"], "--optim.lr needs a value"),
         (["a.yaml", "b.yaml"], "two config files, a.yaml and b.yaml"),
@@ -107,6 +124,18 @@ def test_a_wrong_word_on_the_command_line_is_named(words: list[str], told: str) 
         (["--optim.beta1", "1"], 1, "optim.beta1=1.0 must be at least 0 and less than 1"),
         (["--run.log_steps", "0"], 1, "run.log_steps=0 must be at least 1"),
         (["--optim.eps", "-1"], 1, "optim.eps=-1.0 must be at least 0"),
+        (["--model.norm_eps", "0"], 1, "model.norm_eps=0.0 must be more than 0"),
+        (["--optim.lr", "1e39"], 1, r"optim.lr=1e\+39 must be at most 1e\+30"),
+        (["--train.epochs", "1e308"], 1, r"train.epochs=1e\+308 must be at most"),
+        (["--train.timeout_seconds", "1e300"], 1, "train.timeout_seconds=.* must be at most"),
+        (["--data.batch_images", f"{10**18 + 1}"], 2, "data.batch_images=.* must be at most"),
+        (["--run.sample_images", f"{10**12}"], 1, "run.sample_images=.* must be at most 4096"),
+        (
+            ["--model.net", f"z9 k5 g {10**11}@4 8@8 3@16 d 8@8 16@4"],
+            1,
+            "model.net: .* weights; at most",
+        ),
+        (["--model.net", f"z9 k5 g {'9' * 5000}@4 3@8 d 8@4"], 1, "model.net: "),
         (["--train.compile", "true"], 2, "train.compile=true gives wrong gradients on 2 ranks"),
     ],
 )
@@ -119,8 +148,8 @@ def test_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         read_config(["--help"], "test")
     told = capsys.readouterr().out
-    for name in ("--data.batch_images", "--model.net", "--optim.beta1", "--train.update_rule", "--run.dir"):
-        assert name in told
+    for name in types(Config):
+        assert f"--{name} " in told
     assert "summed over all ranks" in told
     assert "(type: None" not in told
 
@@ -139,16 +168,12 @@ def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
         assert word in header, f"the header of {path.name} lacks {word!r}"
 
 
-def test_a_check_takes_about_a_second_and_no_torch(tmp_path: Path) -> None:
+def test_a_check_needs_no_torch() -> None:
     program = (
         "import sys; from dcgan_dist.config import main; code = main(sys.argv[1:]); "
-        "assert 'torch' not in sys.modules; raise SystemExit(code)"
+        "assert not {'torch', 'jsonargparse'} & set(sys.modules); raise SystemExit(code)"
     )
     command = [sys.executable, "-c", program, str(CONFIGS[0]), "--ranks", "32", "--skip-data"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     assert "valid for 32 ranks" in done.stdout
-    # The processor's seconds: the clock's depend on what else the machine does.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
