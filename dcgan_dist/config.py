@@ -6,7 +6,6 @@ Nothing here needs torch: `python -m dcgan_dist.config FILE --ranks 32` checks a
 
 import argparse
 import sys
-from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Literal
@@ -14,6 +13,7 @@ from typing import Literal
 import yaml
 
 from dcgan_dist import settings
+from dcgan_dist.bounds import check_bounds, check_shares
 from dcgan_dist.nets import Activation, Head, NetError, Norm, Output, Variant, parse_net
 from dcgan_dist.settings import ConfigError
 from shards import Index, ShardsError, store
@@ -161,11 +161,6 @@ class Config:
     eval: Eval = field(default_factory=Eval)
 
 
-MOST_SECONDS, MOST_EPOCHS = 10**9, 10**9
-MOST_BATCH_IMAGES, MOST_SAMPLE_IMAGES, MOST_THREADS = 10**7, 4096, 4096
-MOST_NUMBER = 1e30
-"""Float32 holds it, and what Adam makes of it."""
-
 # What a run may change when it resumes; everything else makes it another run.
 FREE = {f"data.{f.name}" for f in fields(Data) if f.name != "batch_images"} | {
     *("train.epochs", "train.steps", "train.device", "train.compile", "train.timeout_seconds"),
@@ -207,40 +202,12 @@ def differences(before: Config, after: Config) -> list[str]:
 
 def check(config: Config, *, ranks: int) -> None:
     """The rules between settings that need no dataset. Raises ConfigError."""
-    data, model, optim, train, run = config.data, config.model, config.optim, config.train, config.run
-    at_least = {
-        "ranks": (ranks, 1),
-        "data.batch_images": (data.batch_images, 2),
-        "data.threads": (data.threads, 1),
-        "data.requests": (data.requests, 1),
-        "data.prefetch_bytes": (data.prefetch_bytes, 0),
-        "data.cache_bytes": (data.cache_bytes, 0),
-        "data.warn_after_seconds": (data.warn_after_seconds, 0),
-        "data.max_bad_fraction": (data.max_bad_fraction, 0),
-        "optim.lr": (optim.lr, 0),
-        "optim.eps": (optim.eps, 0),
-        "optim.weight_decay": (optim.weight_decay, 0),
-        "train.epochs": (train.epochs, 0),
-        "train.steps": (train.steps if train.steps is not None else 0, 0),
-        "train.seed": (train.seed, 0),
-        "train.timeout_seconds": (train.timeout_seconds, 1),
-        "run.log_steps": (run.log_steps, 1),
-        "run.sample_steps": (run.sample_steps, 1),
-        "run.sample_images": (run.sample_images, 2),
-        "run.checkpoint_steps": (run.checkpoint_steps, 1),
-        "run.checkpoints_kept": (run.checkpoints_kept, 1),
-        "run.checkpoint_keep_steps": (
-            1 if run.checkpoint_keep_steps is None else run.checkpoint_keep_steps,
-            1,
-        ),
-        "run.profile_steps": (run.profile_steps, 0),
-        "eval.steps": (config.eval.steps if config.eval.steps is not None else 1, 1),
-        "eval.images": (config.eval.images, 16),
-    }
-    for name, (value, least) in at_least.items():
-        if not value >= least:
-            raise ConfigError(f"{name}={value} must be at least {least}")
-    _check_most(config)
+    data, optim, train = config.data, config.optim, config.train
+    if ranks < 1:
+        raise ConfigError(f"ranks={ranks} must be at least 1")
+    check_bounds(
+        {f"{group}.{name}": value for group, part in asdict(config).items() for name, value in part.items()}
+    )
     _check_best(config)
     below_one = {"optim.beta1": optim.beta1, "optim.beta2": optim.beta2, "train.ema_decay": train.ema_decay}
     for name, fraction in below_one.items():
@@ -249,48 +216,14 @@ def check(config: Config, *, ranks: int) -> None:
     if data.cache_dir is not None and "://" in data.cache_dir:
         raise ConfigError(f"data.cache_dir={data.cache_dir} must be a folder of this machine, not a URL")
     try:
-        parse_net(model.net)
+        parse_net(config.model.net)
     except NetError as error:
         raise ConfigError(f"model.net: {error}") from None
-    _check_shares(data.batch_images, ranks)
+    check_shares(data.batch_images, ranks)
     if train.compile and ranks > 1:
         raise ConfigError(
             f"train.compile=true gives wrong gradients on {ranks} ranks, which torch.compile gets from "
             "the batch norm that they share; leave it out, or train on one rank"
-        )
-
-
-def _check_most(config: Config) -> None:
-    """Numbers that no machine or clock can follow. Raises ConfigError."""
-    if not config.model.norm_eps > 0:
-        raise ConfigError(f"model.norm_eps={config.model.norm_eps} must be more than 0; the default is 1e-8")
-    at_most = {
-        "data.batch_images": (config.data.batch_images, MOST_BATCH_IMAGES),
-        "data.threads": (config.data.threads, MOST_THREADS),
-        "data.requests": (config.data.requests, MOST_THREADS),
-        "data.warn_after_seconds": (config.data.warn_after_seconds, MOST_SECONDS),
-        "model.norm_eps": (config.model.norm_eps, MOST_NUMBER),
-        "optim.lr": (config.optim.lr, MOST_NUMBER),
-        "optim.eps": (config.optim.eps, MOST_NUMBER),
-        "optim.weight_decay": (config.optim.weight_decay, MOST_NUMBER),
-        "train.epochs": (config.train.epochs, MOST_EPOCHS),
-        "train.timeout_seconds": (config.train.timeout_seconds, MOST_SECONDS),
-        "run.sample_images": (config.run.sample_images, MOST_SAMPLE_IMAGES),
-    }
-    for name, (value, most) in at_most.items():
-        if value > most:
-            raise ConfigError(f"{name}={value} must be at most {most}")
-
-
-def _check_shares(batch_images: int, ranks: int) -> None:
-    if batch_images % ranks:
-        below = max(batch_images // ranks, 1) * ranks
-        fitting = [count for count in range(1, batch_images + 1) if batch_images % count == 0]
-        place = bisect(fitting, ranks)
-        near = " and ".join(map(str, fitting[place - 1 : place + 1]))
-        raise ConfigError(
-            f"data.batch_images={batch_images} does not divide over {ranks} ranks; nearest that do: "
-            f"{below} and {below + ranks} images, or {near} ranks"
         )
 
 
