@@ -7,7 +7,7 @@ Nothing here needs torch: `python -m dcgan_dist.config FILE --ranks 32` checks a
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import yaml
@@ -161,14 +161,6 @@ class Config:
     eval: Eval = field(default_factory=Eval)
 
 
-# What a run may change when it resumes; everything else makes it another run.
-FREE = {f"data.{f.name}" for f in fields(Data) if f.name != "batch_images"} | {
-    *("train.epochs", "train.steps", "train.device", "train.compile", "train.timeout_seconds"),
-    *(f"run.{f.name}" for f in fields(Run)),
-    *(f"eval.{f.name}" for f in fields(Eval)),
-}
-
-
 def read_config(argv: Sequence[str], prog: str) -> Config:
     """The settings of a command line. `--help` prints them all and exits. Raises ConfigError."""
     return settings.read(Config, argv, prog=prog)
@@ -182,22 +174,6 @@ def parse_config(text: str, where: str) -> Config:
 def dump(config: Config) -> str:
     """The effective settings as YAML that `read_config` reads back."""
     return str(yaml.safe_dump(asdict(config), sort_keys=False))
-
-
-def differences(before: Config, after: Config) -> list[str]:
-    """Names of settings that differ and may not change within one run.
-
-    `auto` differs from nothing: it becomes what it was when the run began.
-    """
-    if after.train.precision == "auto":
-        after = replace(after, train=replace(after.train, precision=before.train.precision))
-    old, new = asdict(before), asdict(after)
-    return [
-        name
-        for name in settings.types(Config)
-        for group, key in [name.split(".")]
-        if name not in FREE and old[group][key] != new[group][key]
-    ]
 
 
 def check(config: Config, *, ranks: int) -> None:
@@ -261,23 +237,6 @@ def check_data(config: Config) -> Index:
     return index
 
 
-def check_same_run(config: Config) -> None:
-    """Refuse a run folder that belongs to a run with other settings. Raises ConfigError."""
-    url = store.join(config.run.dir, "config.yaml")
-    try:
-        if not store.exists(url):
-            return
-        before = config_of(config.run.dir)
-    except ShardsError as error:
-        raise ConfigError(f"run.dir={config.run.dir}: {error}") from None
-    changed = differences(before, config)
-    if changed:
-        raise ConfigError(
-            f"run.dir={config.run.dir} holds a run with another {', '.join(changed)}; "
-            "choose another run.dir, or delete that folder to start anew"
-        )
-
-
 def config_of(run: str) -> Config:
     """The settings a run was started with. Raises ConfigError or ShardsError."""
     url = store.join(run, "config.yaml")
@@ -285,10 +244,17 @@ def config_of(run: str) -> Config:
 
 
 def total_steps(config: Config, index: Index) -> int:
-    """Steps of the whole run."""
+    """Steps of the whole run. Raises ConfigError where a part of an epoch gives none."""
     if config.train.steps is not None:
         return config.train.steps
-    return int(config.train.epochs * (index.kept // config.data.batch_images))
+    per_epoch = index.kept // config.data.batch_images
+    steps = int(config.train.epochs * per_epoch)
+    if config.train.epochs and not steps:
+        raise ConfigError(
+            f"train.epochs={config.train.epochs} gives no step, for an epoch has {per_epoch}; "
+            "raise it, or say train.steps"
+        )
+    return steps
 
 
 @command
@@ -304,11 +270,11 @@ def main(argv: Sequence[str]) -> int:
         config = read_config(rest, "python -m dcgan_dist.config")
         check(config, ranks=own.ranks)
         index = None if own.skip_data else check_data(config)
+        steps = f", {total_steps(config, index):,} steps on {index.kept:,} pictures" if index else ""
     except (ConfigError, ShardsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(dump(config), end="")
-    steps = f", {total_steps(config, index):,} steps on {index.kept:,} pictures" if index else ""
     print(f"# valid for {own.ranks} ranks of {config.data.batch_images // own.ranks} images each{steps}")
     return 0
 

@@ -107,6 +107,8 @@ class Coordinator:
             total=total_steps, initial=first_step, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1
         )
         self._total = total_steps
+        if first_step >= total_steps:
+            print(f"nothing left to do: the run is at step {first_step}, and {total_steps} are asked for")
         self._alarms, self._real_diversity = Alarms(), 1.0
         self._writer = Writer()
         # Newer ones than that which the run goes on from were passed over.

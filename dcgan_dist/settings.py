@@ -46,7 +46,7 @@ def read(kind: type[T], argv: Sequence[str], *, prog: str) -> T:
     for word in argv:
         if storable(word) != word:
             raise ConfigError(f"{word} is not UTF-8, which settings are written in; rename what it names")
-    path, given = _split_command_line(kind, argv)
+    path, given = split_command_line(kind, argv)
     return _build(kind, [*(_yaml_settings(kind, _read_file(path), path) if path else ()), *given])
 
 
@@ -93,8 +93,8 @@ def _help(kind: type, prog: str) -> str:
     return str(parser.format_help())
 
 
-def _split_command_line(kind: type, argv: Sequence[str]) -> tuple[str | None, list[Given]]:
-    """The YAML file named on a command line, and its settings."""
+def split_command_line(kind: type, argv: Sequence[str]) -> tuple[str | None, list[Given]]:
+    """The YAML file named on a command line, and the settings given beside it. Raises ConfigError."""
     paths: list[str] = []
     given: list[Given] = []
     words = iter(argv)

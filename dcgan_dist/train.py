@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from dcgan_dist import alarms, checkpoint, pictures, world
 from dcgan_dist.alarms import DivergedError
 from dcgan_dist.checkpoint import CheckpointError, Manifest
-from dcgan_dist.config import Config, check, check_data, check_same_run, read_config, total_steps
+from dcgan_dist.config import Config, check, check_data, read_config, total_steps
 from dcgan_dist.coordinator import coordinate, versions
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.owner import Owner, hold
 from dcgan_dist.parallel import make_cast, make_players
 from dcgan_dist.precision import settle
 from dcgan_dist.rollcall import LostRanksError
+from dcgan_dist.same_run import check_same_run, differences
 from dcgan_dist.scores.during import Scorer
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
@@ -203,6 +204,13 @@ class Trainer:
                 "now holds, or other ones were removed; put those back, or choose another run.dir"
             )
         checkpoint.restore(parts, self.g, self.d, self.ema)
+        before = manifest.facts.get("config")
+        changed = differences(before, self.config) if isinstance(before, dict) else ["configuration"]
+        if changed:
+            raise CheckpointError(
+                f"run.dir={self.config.run.dir}: {checkpoint.stem(manifest.step)} is of a run with another "
+                f"{', '.join(changed)}; go on with the settings in its manifest, or choose another run.dir"
+            )
         for name, player in (("g", self.g), ("d", self.d)):
             try:
                 player.scaler.load_state_dict(manifest.facts["scalers"][name])
@@ -311,7 +319,8 @@ def run(argv: Sequence[str], signals: Signals) -> int:
         config = read_config(argv, "python -m dcgan_dist.train")
         check(config, ranks=world.launched_ranks())
         index = check_data(config)
-        check_same_run(config)
+        total_steps(config, index)
+        check_same_run(argv, config)
         with world.join(device=config.train.device, timeout_seconds=config.train.timeout_seconds) as here:
             joined = signals.patient = True
             with hold(config.run.dir, here) as owner:

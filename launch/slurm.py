@@ -29,7 +29,8 @@ from submitit.core.utils import FailedJobError, UncompletedJobError
 from submitit.helpers import clean_env
 from submitit.slurm.slurm import _make_sbatch_string
 
-from dcgan_dist.config import Config, check, check_data, check_same_run, dump, read_config
+from dcgan_dist.config import Config, check, check_data, dump, read_config
+from dcgan_dist.same_run import check_same_run
 from dcgan_dist.settings import ConfigError
 from shards import ShardsError, store
 from shards.__main__ import check_build
@@ -303,10 +304,11 @@ def train(given: argparse.Namespace, rest: Sequence[str]) -> int:
     settings, extra = split_words(rest)
     check_numbers(given)
     check_time(extra.get("time", ""), given.signal_seconds)
-    config = read_config([*([given.config] if given.config else []), *settings], "launch/slurm.py train")
+    words = [*([given.config] if given.config else []), *settings]
+    config = read_config(words, "launch/slurm.py train")
     check(config, ranks=ranks_of(given))
     check_data(config)
-    check_same_run(config)
+    check_same_run(words, config)
     folder = new_folder(given, "train")
     record = {"run": config.run.dir, "ranks": ranks_of(given), "nodes": given.nodes, "config": asdict(config)}
     return launch(given, folder, plan_train(given, folder, config, extra), extra, record, dump(config))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dcgan_dist.config import Config, check, differences, dump, parse_config, read_config
+from dcgan_dist.config import Config, check, dump, parse_config, read_config
+from dcgan_dist.same_run import differences
 from dcgan_dist.settings import ConfigError, types
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))

@@ -12,8 +12,9 @@ import torch
 import yaml
 
 from dcgan_dist import parallel, precision
-from dcgan_dist.config import Config, Run, Train, check, differences, read_config
+from dcgan_dist.config import Config, Run, Train, check, read_config
 from dcgan_dist.precision import choose, settle, speed
+from dcgan_dist.same_run import differences
 from dcgan_dist.train import main
 from dcgan_dist.world import World, join
 from tests.ranks import run_ranks
