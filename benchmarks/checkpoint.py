@@ -12,9 +12,10 @@ import torch
 from benchmarks.record import record
 from dcgan_dist import checkpoint
 from dcgan_dist.config import Config, Data, Model, Train
+from dcgan_dist.devices import choose_device
 from dcgan_dist.nets import parse_net
 from dcgan_dist.train import Trainer
-from dcgan_dist.world import World, choose_device
+from dcgan_dist.world import World
 from dcgan_dist.writer import Writer
 
 

@@ -6,7 +6,6 @@ process of its own. `hashes` needs imagededup (its hashing part; torchvision is 
 
 import argparse
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from shards.build import build
 from shards.dedup.buckets import group, survivors
 from shards.dedup.run import Settings, dedup
 from shards.dedup.thumbs import mix
+from shards.machine import peak_memory_bytes
 from tests.shards.planted import KINDS, SIZE, Planted
 
 COPIED = 0.0907
@@ -56,7 +56,7 @@ def _bucketing(count: int, radius: int) -> Callable[[], int]:
         began = time.process_time()  # one thread; others on the machine do not count
         survivors(group(high, low, radius=radius), priority)
         seconds = time.process_time() - began
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak_mb = peak_memory_bytes() / 2**20
         return int(seconds * 1e6) * 10**6 + int(peak_mb)  # one number is what a contender returns
 
     return run

@@ -5,13 +5,13 @@ GPU that of what torch allocated. The feed comes on top: docs/guide.md has its f
 """
 
 import argparse
-import resource
 from contextlib import ExitStack
 
 import torch
 
 from benchmarks.record import apart, record
 from benchmarks.step import FILTERS_64, make_ours
+from shards.machine import peak_memory_bytes
 
 NETS = {"dcgan64": "dcgan64", "64_filters": FILTERS_64, "imagenet32": "imagenet32", "svhn32": "svhn32"}
 
@@ -26,7 +26,7 @@ class Peak:
         self.step()
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak_memory_bytes()
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import yaml
 
@@ -22,6 +22,8 @@ from shards.index import check_listing
 from shards.index import load as load_index
 
 Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
+Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
+DEVICES: tuple[str, ...] = get_args(Device)
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ class Train:
     """Keep an exponential mean of the generator's weights with this decay per G update; sampling uses it."""
     seed: int = 42
     """Seeds weights, noise and data order."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes the GPU of this rank if there is one."""
+    device: Device = "auto"
+    """auto takes the GPU of this rank if there is one that can do all that training needs, else the CPU."""
     compile: bool = False
     """torch.compile both networks (one GPU; gradients would be wrong on several, and it fails on CPUs)."""
     timeout_seconds: float = 600.0

@@ -14,6 +14,7 @@ from typing import Any
 
 from dcgan_dist import checkpoint, world
 from dcgan_dist.checkpoint import CheckpointError
+from dcgan_dist.config import DEVICES
 from dcgan_dist.model import initialise
 from dcgan_dist.sample import load
 from dcgan_dist.scores.inception import Inception
@@ -95,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
     parser.add_argument("--inception", help="TorchScript file for FID and KID; a program")
     parser.add_argument("--inception-sha256", help="the sum of a file that you trust")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="(default: auto)")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="(default: auto)")
     args = vars(parser.parse_args(argv))
     if args["images"] < 16:
         parser.error("--images must be at least 16")

@@ -14,12 +14,12 @@ from torch import Tensor
 from dcgan_dist import checkpoint, pictures
 from dcgan_dist.calibrate import BATCH_IMAGES, calibrate
 from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.config import Config, config_of
+from dcgan_dist.config import DEVICES, Config, config_of
+from dcgan_dist.devices import choose_device
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
-from dcgan_dist.world import choose_device
 from shards import ShardsError, store
 from shards.command import command
 
@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--images", type=int, default=64, help="how many (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="other pictures for another seed (default: 0)")
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="(default: auto)")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="(default: auto)")
     parser.add_argument(
         "--out",
         default="samples.png",

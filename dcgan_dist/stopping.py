@@ -95,13 +95,13 @@ class Pace:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._under_way: deque[torch.cuda.Event] = deque()
+        self._under_way: deque[torch.Event] = deque()
 
     def wait(self) -> None:
         """Call after each step."""
-        if self._device.type != "cuda":
+        if self._device.type == "cpu":
             return
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event = torch.Event(self._device)
         event.record()
         self._under_way.append(event)
         if len(self._under_way) > 1:

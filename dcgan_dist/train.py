@@ -7,7 +7,6 @@ divides the batch.
 
 import logging
 import math
-import resource
 import sys
 import time
 import traceback
@@ -40,6 +39,7 @@ from dcgan_dist.world import World
 from dcgan_dist.writer import UnsavedError
 from shards import Index, ShardsError, store
 from shards.command import command
+from shards.machine import peak_memory_bytes
 from shards.reader import Blocks
 
 
@@ -290,7 +290,7 @@ class Meter:
             "storage/retries": storage.retries,
             "storage/hedges": fetch.hedges,
             "storage/read_bytes": storage.read_bytes,
-            "memory/process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "memory/process_bytes": peak_memory_bytes(),
         }
         if fetch.cache:
             told |= {"cache/hits": fetch.cache.hits, "cache/misses": fetch.cache.misses}

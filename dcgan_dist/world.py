@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
+from dcgan_dist.devices import choose_device
 from dcgan_dist.rollcall import Rollcall
-from dcgan_dist.settings import ConfigError
 
 
 @dataclass(frozen=True)
@@ -104,23 +104,14 @@ def follow_launcher() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def choose_device(wanted: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` -> the device of this rank. Raises ConfigError."""
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ConfigError("device=cuda, but torch sees no GPU; choose cpu, or install a CUDA build of torch")
-    # Several ranks may share one card: then gloo carries their sums, see `join`.
-    return torch.device("cuda", local_rank() % torch.cuda.device_count())
-
-
 @contextmanager
 def join(*, device: str, timeout_seconds: float) -> Iterator[World]:
     """The world of this process, left by all ranks together at the end of the block.
 
     Raises LostRanksError where another rank went away before.
     """
-    rank, ranks, here = launched_rank(), launched_ranks(), choose_device(device)
+    rank, ranks = launched_rank(), launched_ranks()
+    here = choose_device(device, local_rank=local_rank(), ranks=ranks)
     if here.type == "cuda":
         torch.cuda.set_device(here)
     if "RANK" not in os.environ:

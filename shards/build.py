@@ -28,6 +28,7 @@ from shards.errors import ShardsError
 from shards.failures import FAILURES_NAME, bad_allowed, check_failures, write_failures
 from shards.format import ENCODINGS, compact_json
 from shards.index import Index, Shard
+from shards.machine import usable_cores
 from shards.place import begin, check_free
 from shards.resize import WAYS, load_cv2
 from shards.sources import Source
@@ -167,7 +168,7 @@ def store_shards(
     failures: list[Failure] = []
     hidden = not (progress and sys.stderr.isatty())
     # A job of a cluster may have fewer CPUs than its machine.
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or usable_cores()
     images = min(source.samples, shards.stop * cut.shard_images) - shards.start * cut.shard_images
     with (
         closing(_results(work, left, min(workers, len(left)), out_url)) as results,

@@ -19,6 +19,7 @@ from typing import Any
 
 from dcgan_dist import world
 from dcgan_dist.checkpoint import CheckpointError
+from dcgan_dist.config import DEVICES
 from dcgan_dist.model import Discriminator
 from dcgan_dist.probe import mnist, supervised
 from dcgan_dist.probe.data import Pictures, read_pictures
@@ -192,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--widths", type=_widths, help="of mnist's networks (default: 1024,128,64)")
     parser.add_argument("--samples", type=_widths, help="of mnist's 1-NN (default: 1000,10000,100000)")
     parser.add_argument("--seed", type=int, default=42, help="(default: 42)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="(default: auto)")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="(default: auto)")
     return parser
 
 
