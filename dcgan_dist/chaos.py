@@ -34,6 +34,7 @@ from dcgan_dist.settings import ConfigError
 from shards import ShardsError, store
 from shards.command import command
 from shards.errors import ToldError
+from shards.paths import argument
 
 LEAVE_SECONDS = 15.0
 """How long ranks may take to leave after another was killed, and then after SIGTERM, which a launcher sends:
@@ -232,11 +233,13 @@ def main(argv: Sequence[str]) -> int:
         "Settings of the run, such as --train.steps 200, may follow.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", help="YAML file of the run")
+    parser.add_argument("--config", type=argument, help="YAML file of the run")
     parser.add_argument("--kills", type=int, default=50, help="how many (default: 50)")
     parser.add_argument("--ranks", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--change-ranks", action="store_true", help="every life on 1 to 2 x RANKS processes")
-    parser.add_argument("--dir", default="runs/chaos", help="a new folder for all runs (default: runs/chaos)")
+    parser.add_argument(
+        "--dir", type=argument, default="runs/chaos", help="a new folder (default: runs/chaos)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="other moments for another seed (default: 0)")
     args, rest = parser.parse_known_args(argv)
     words = [*([args.config] if args.config else []), *rest]

@@ -15,7 +15,7 @@ import yaml
 from dcgan_dist import settings
 from dcgan_dist.bounds import check_bounds, check_shares
 from dcgan_dist.nets import Activation, Head, NetError, Norm, Output, Variant, parse_net
-from dcgan_dist.settings import ConfigError
+from dcgan_dist.settings import ConfigError, Place
 from shards import Index, ShardsError, store
 from shards.command import command
 from shards.index import check_listing
@@ -30,7 +30,7 @@ DEVICES: tuple[str, ...] = get_args(Device)
 class Data:
     """Where the pictures come from and how they are read."""
 
-    url: str = "data/rooms"
+    url: Place = "data/rooms"
     """Folder or URL of a dataset that `python -m shards build` wrote."""
     batch_images: int = 128
     """Images per step, summed over all ranks (paper: 128)."""
@@ -40,7 +40,7 @@ class Data:
     """Reads of remote storage in flight at once, for each rank."""
     prefetch_bytes: int = 2**28
     """How far each rank reads ahead of decoding from remote storage; local disks have the kernel for that."""
-    cache_dir: str | None = None
+    cache_dir: Place | None = None
     """A folder of this machine that keeps what was read, for later epochs and for other ranks and runs."""
     cache_bytes: int = 2**36
     """The most that the folder may hold, over all datasets."""
@@ -119,7 +119,7 @@ class Train:
 class Run:
     """What the run leaves behind."""
 
-    dir: str = "runs/dcgan"
+    dir: Place = "runs/dcgan"
     """Run folder, local or any fsspec URL; starting the same command again resumes from it."""
     log_steps: int = 50
     """Steps between two lines of metrics."""
@@ -147,7 +147,7 @@ class Eval:
     """Steps between two scorings during training; null: none."""
     images: int = 1024
     """Samples that are scored, against as many real pictures and as many more for the floor."""
-    inception: str | None = None
+    inception: Place | None = None
     """A local TorchScript file of Inception, for FID and KID; see dcgan_dist/scores/inception.py."""
     inception_sha256: str | None = None
     """The sha256 of that file, which is loaded only if it matches."""

@@ -23,6 +23,7 @@ from dcgan_dist.model import Discriminator, Generator
 from dcgan_dist.nets import PRESETS, NetError, parse_net
 from shards import ShardsError, store
 from shards.command import command
+from shards.paths import argument
 
 
 def read_arrays(folder: Path, part: str) -> list[Tensor]:
@@ -105,8 +106,8 @@ def main(argv: Sequence[str]) -> int:
         "python -m dcgan_dist.convert", description="Import weights of another code base as a run folder."
     )
     parser.add_argument("format", choices=["dcgan-code"], help="where the weights come from")
-    parser.add_argument("folder", type=Path, help="folder with the arrays")
-    parser.add_argument("out", help="run folder or URL to write")
+    parser.add_argument("folder", type=argument, help="folder with the arrays")
+    parser.add_argument("out", type=argument, help="run folder or URL to write")
     parser.add_argument("--net", default="svhn32", help=f"one of {', '.join(PRESETS)}, or a description")
     parser.add_argument("--noise", default="normal", choices=["uniform", "normal"], help="(default: normal)")
     args = parser.parse_args(argv)
@@ -117,7 +118,7 @@ def main(argv: Sequence[str]) -> int:
         run=Run(dir=args.out),
     )
     try:
-        convert_dcgan_code(args.folder, args.out, config)
+        convert_dcgan_code(Path(args.folder), args.out, config)
     except (CheckpointError, NetError, ShardsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -27,6 +27,7 @@ from dcgan_dist.world import World
 from shards import ShardsError, store
 from shards.command import command
 from shards.index import load as load_index
+from shards.paths import argument
 from shards.reader import Blocks
 
 TIMEOUT_SECONDS = 3600.0
@@ -88,13 +89,13 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m dcgan_dist.evaluate", description="Scores of a run's samples."
     )
-    parser.add_argument("run", help="run folder or URL")
+    parser.add_argument("run", type=argument, help="run folder or URL")
     parser.add_argument(
         "--images", type=int, default=1024, help="samples, and half the reals (default: 1024)"
     )
-    parser.add_argument("--data", help="dataset (default: the one the run was trained on)")
+    parser.add_argument("--data", type=argument, help="dataset (default: the one the run was trained on)")
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
-    parser.add_argument("--inception", help="TorchScript file for FID and KID; a program")
+    parser.add_argument("--inception", type=argument, help="TorchScript file for FID and KID; a program")
     parser.add_argument("--inception-sha256", help="the sum of a file that you trust")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="(default: auto)")
     args = vars(parser.parse_args(argv))

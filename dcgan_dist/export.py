@@ -31,6 +31,7 @@ from shards import ShardsError, store
 from shards.command import command
 from shards.errors import ToldError
 from shards.index import load as load_index
+from shards.paths import argument
 
 SHOWN = 32
 
@@ -194,8 +195,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m dcgan_dist.export", description="Weights, ONNX and a model card of a trained generator."
     )
-    parser.add_argument("run", help="run folder or URL")
-    parser.add_argument("out", help="folder or URL to write")
+    parser.add_argument("run", type=argument, help="run folder or URL")
+    parser.add_argument("out", type=argument, help="folder or URL to write")
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
     parser.add_argument("--no-onnx", action="store_true", help="leave generator.onnx out")
     args = parser.parse_args(argv)

@@ -2,13 +2,14 @@
 RUN`."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dcgan_dist import checkpoint, pictures
@@ -22,6 +23,7 @@ from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from shards import ShardsError, store
 from shards.command import command
+from shards.paths import argument
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,25 @@ def load(run: str, *, step: int | None = None, device: str = "cpu") -> Sampler:
     return sampler
 
 
+def _npy(images: NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, images, allow_pickle=False)
+    return stream.getvalue()
+
+
 @command
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m dcgan_dist.sample", description="Draw pictures from a trained generator."
     )
-    parser.add_argument("run", help="run folder or URL")
+    parser.add_argument("run", type=argument, help="run folder or URL")
     parser.add_argument("--images", type=int, default=64, help="how many (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="other pictures for another seed (default: 0)")
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="(default: auto)")
     parser.add_argument(
         "--out",
+        type=argument,
         default="samples.png",
         help="grid to write, or .npy for uint8 (n, S, S, 3) (default: samples.png)",
     )
@@ -108,10 +117,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         sampler = load(args.run, step=args.step, device=args.device)
         images = pictures.to_uint8(sampler.sample(args.images, seed=args.seed))
-        if args.out.endswith(".npy"):
-            np.save(args.out, images, allow_pickle=False)
-        else:
-            Path(args.out).write_bytes(pictures.grid_png(images))
+        store.write_bytes(args.out, _npy(images) if args.out.endswith(".npy") else pictures.grid_png(images))
     except (CheckpointError, ConfigError, ShardsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

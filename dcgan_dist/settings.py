@@ -4,6 +4,7 @@ Wrong ones are told with file and line, unknown ones with the nearest name; a co
 stands; numbers are decimal. jsonargparse writes the help.
 """
 
+import argparse
 import difflib
 import math
 import re
@@ -11,14 +12,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
 from shards.errors import ToldError
+from shards.paths import argument
 from shards.printable import storable
 
 T = TypeVar("T")
+Place = Annotated[str, "place"]
+"""A setting that is a path or URL: `~` is filled in, and one that names no place is refused."""
+
 WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
 
 
@@ -74,6 +79,17 @@ def types(kind: type) -> dict[str, Any]:
     }
 
 
+@cache
+def _places(kind: type) -> frozenset[str]:
+    """Dotted names of the settings that are paths or URLs."""
+    return frozenset(
+        f"{group}.{name}"
+        for group, part in get_type_hints(kind).items()
+        for name, hint in get_type_hints(part, include_extras=True).items()
+        if Place in (hint, *get_args(hint))
+    )
+
+
 def _help(kind: type, prog: str) -> str:
     """Every setting with its type and default, its docstring as help."""
     # Here and not at the top, because they take a second that a check need not wait.
@@ -122,8 +138,8 @@ def split_command_line(kind: type, argv: Sequence[str]) -> tuple[str | None, lis
 
 def _read_file(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return Path(argument(path)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, argparse.ArgumentTypeError) as error:
         raise ConfigError(f"{path}: cannot be read as a config file: {error}") from None
 
 
@@ -179,8 +195,12 @@ def _typed(kind: type, setting: Given) -> Any:
     if text is None and type(None) in choices:
         return None
     try:
+        if text is not None and setting.name in _places(kind):
+            return argument(text)
         if text is not None:
             return _convert(text, choices)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"{setting.where}: {setting.name}={error}") from None
     except OverflowError:
         raise ConfigError(f"{told} is too large") from None
     except ValueError:

@@ -36,6 +36,7 @@ from shards import ShardsError, store
 from shards.__main__ import check_build
 from shards.command import command
 from shards.errors import ToldError
+from shards.paths import argument
 from shards.redact import redact
 
 MERGE = "merge"
@@ -580,7 +581,10 @@ def make_parser() -> Parser:
         )
         sub.set_defaults(does=does)
         sub.add_argument(
-            "--folder", default="runs/slurm", help="of scripts and logs, on all nodes (%(default)s)"
+            "--folder",
+            type=folder_of_logs,
+            default="runs/slurm",
+            help="of scripts and logs, on all nodes (%(default)s)",
         )
         subs[does.__name__] = sub
     for name in ("train", "shards"):
@@ -593,7 +597,7 @@ def make_parser() -> Parser:
     for name in ("status", "logs", "cancel", "requeue"):
         default = "all" if name == "status" else "the newest"
         subs[name].add_argument("launch", nargs="?", metavar="LAUNCH", help=f"its name or job id ({default})")
-    subs["train"].add_argument("--config", help="YAML file; settings are --group.name VALUE")
+    subs["train"].add_argument("--config", type=argument, help="YAML file; settings are --group.name VALUE")
     whole(subs["train"], "--nodes", 1, "nodes")
     whole(subs["train"], "--gpus-per-node", 0, "GPUs of each node, one rank for each")
     whole(subs["train"], "--ranks-per-node", None, "ranks of each node where that is not its GPUs")
@@ -604,6 +608,18 @@ def make_parser() -> Parser:
     whole(subs["logs"], "--rank", 0, "the rank, or the task of an array")
     subs["logs"].add_argument("--follow", action="store_true", help="until Ctrl-C")
     return parser
+
+
+def folder_of_logs(text: str) -> str:
+    """`--folder` as argparse takes it, without what Slurm would fill in or drop in the names of logs."""
+    path = argument(text)
+    for sign in "%\\\n":
+        if sign in str(Path(path).absolute()):
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: the names of logs must not hold {sign!r}, a sign of Slurm's own; "
+                "give another folder"
+            )
+    return path
 
 
 def whole(parser: argparse.ArgumentParser, flag: str, default: int | None, does: str) -> None:

@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -27,6 +26,7 @@ from shards.format import ENCODINGS
 from shards.images import encode
 from shards.look import describe, read_sample
 from shards.parts import build_part, merge
+from shards.paths import add_place, argument
 from shards.place import check_apart
 from shards.printable import printable
 from shards.redact import redact
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         ("cat", _cat, "write one sample as PNG and print its JSON"),
     ):
         sub = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
-        sub.add_argument("url", metavar="URL", help="the dataset: a folder or any fsspec URL")
+        add_place(sub, "url", "URL")
         sub.set_defaults(command=command)
         if name == "index":
             _whole(sub, "--block-images", "images per block", shown="as before, or 256 KiB of pixels")
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--decode", action="store_true", help="decode every picture too")
         elif name == "cat":
             sub.add_argument("sample", metavar="N", type=int, help="its position in the dataset, from 0")
-            sub.add_argument("--out", metavar="FILE", help="the picture (default: sample-N.png)")
+            sub.add_argument("--out", metavar="FILE", type=argument, help="or URL (default: sample-N.png)")
     _add_copy(commands)
     _add_bench(commands)
     add_dedup(commands)
@@ -87,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_copy(commands: Any) -> None:
     does = "copy a dataset to another place, every byte checked; the same command again goes on"
     sub = commands.add_parser("cp", help=does, description=f"{does[0].upper()}{does[1:]}.")
-    sub.add_argument("url", metavar="SRC", help="the dataset: a folder or any fsspec URL")
-    sub.add_argument("out", metavar="DST", help="where to: a folder or any fsspec URL")
+    add_place(sub, "url", "SRC")
+    add_place(sub, "out", "DST", "where to")
     sub.add_argument("--fast", action="store_true", help="trust what is there by its length, unread")
     sub.add_argument("--overwrite", action="store_true", help="replace the dataset that is there")
     _whole(sub, "--threads", "shards under way at once", default=THREADS)
@@ -98,7 +98,7 @@ def _add_copy(commands: Any) -> None:
 def _add_bench(commands: Any) -> None:
     does = "measure how many images a second this machine gets, and what limits it"
     sub = commands.add_parser("bench", help=does, description=f"{does[0].upper()}{does[1:]}.")
-    sub.add_argument("url", metavar="URL", help="the dataset: a folder or any fsspec URL")
+    add_place(sub, "url", "URL")
     sub.add_argument("--seconds", metavar="S", type=float, default=10.0, help="how long (default: 10)")
     _whole(sub, "--requests", "reads in flight, of remote storage", default=16)
     _whole(sub, "--threads", "decoding threads, which read local files too", default=2)
@@ -108,7 +108,7 @@ def _add_bench(commands: Any) -> None:
 def _add_build(parser: argparse.ArgumentParser) -> None:
     sources = parser.add_subparsers(title="sources", metavar="SOURCE", required=True)
     for source in add_sources(sources):
-        source.add_argument("out", metavar="OUT", help="where to: a folder or any fsspec URL")
+        add_place(source, "out", "OUT", "where to")
         source.set_defaults(command=_build)
         _add_cut(source)
 
@@ -331,8 +331,7 @@ def _info(options: argparse.Namespace) -> int:
 
 def _cat(options: argparse.Namespace) -> int:
     pixels, meta = read_sample(options.url, indexes.load(options.url), position=options.sample)
-    out = options.out or f"sample-{options.sample}.png"
-    store.write_bytes(str(Path(out).absolute()), encode(pixels, "png"))
+    store.write_bytes(options.out or f"sample-{options.sample}.png", encode(pixels, "png"))
     print(_printable(meta))
     return 0
 

@@ -132,6 +132,14 @@ class HopelessError(OSError):
     """A failure of our own finding that another try does not mend."""
 
 
+class ShortError(OSError):
+    """Fewer bytes than asked for."""
+
+
+class SumError(OSError):
+    """Bytes that do not match their checksum."""
+
+
 def patiently(ask: Callable[[float], T], limits: Limits, counters: Counters, *, size_bytes: int = 0) -> T:
     """What `ask(seconds)` returns, asked again after storage errors that may pass.
 

@@ -22,6 +22,8 @@ from shards.patience import (
     GaveUpError,
     HopelessError,
     Limits,
+    ShortError,
+    SumError,
     is_storage_error,
     one_line,
     patiently,
@@ -62,21 +64,15 @@ SINGLE_PUT_BYTES = 100 * 2**20
 """What s3fs uploads in a single request; one of those carries its MD5, which the server checks."""
 
 
-class ShortError(OSError):
-    """Fewer bytes than asked for."""
-
-
-class SumError(OSError):
-    """Bytes that do not match their checksum."""
-
-
 def is_local(url: str) -> bool:
     """Whether `url` is a path of this machine, plain or `file://`."""
     return "://" not in url or url.startswith("file://")
 
 
 def join(url: str, *names: str) -> str:
-    """`url/name/...`, with one slash between."""
+    """`url/name/...`, with one slash between; not for an empty `url`, which would be `/name`."""
+    if not url:
+        raise StoreError(f"an empty path holds no {names[0]}; give a folder or URL")
     return f"{url}{'' if url.endswith('/') else '/'}{'/'.join(names)}"
 
 

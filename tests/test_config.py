@@ -39,9 +39,9 @@ def test_null_and_numbers_fill_optional_settings(tmp_path: Path) -> None:
 
 
 def test_text_is_taken_as_it_stands() -> None:
-    words = ["--data.cache_dir=~", "--run.dir", "0x10", "--data.url=[1, 2]", "--train.compile=TRUE"]
+    words = ["--data.cache_dir=null.", "--run.dir", "0x10", "--data.url=[1, 2]", "--train.compile=TRUE"]
     config = read_config(words, "test")
-    assert (config.data.cache_dir, config.run.dir, config.data.url) == ("~", "0x10", "[1, 2]")
+    assert (config.data.cache_dir, config.run.dir, config.data.url) == ("null.", "0x10", "[1, 2]")
     assert config.train.compile is True
 
 

@@ -23,6 +23,7 @@ from dcgan_dist.explore.subject import Subject, open_subject
 from dcgan_dist.settings import ConfigError
 from shards import ShardsError, store
 from shards.command import command
+from shards.paths import argument
 
 CHOOSING = """Samples of a concept are chosen by a small network taught on the dataset's labels; by
 --labels, a json {"3": {"glasses": 1, "boxes": {"window": [l, t, r, b]}}} about the numbered sheet, which
@@ -101,9 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     methods = parser.add_subparsers(dest="method", required=True, metavar="WHAT")
     for name, (told, _) in METHODS.items():
         method = methods.add_parser(name, help=told, description=told, epilog=CHOOSING)
-        method.add_argument("run", help="run folder or URL")
+        method.add_argument("run", type=argument, help="run folder or URL")
         method.add_argument("--step", type=int, help="checkpoint to explore (default: the newest)")
-        method.add_argument("--data", help="dataset (default: the one the run was trained on)")
+        method.add_argument("--data", type=argument, help="dataset (default: the one the run was trained on)")
         method.add_argument("--seed", type=int, default=0, help="other z for another seed (default: 0)")
         _add_own(method, name)
     return parser
@@ -111,12 +112,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_own(method: argparse.ArgumentParser, name: str) -> None:
     if name in ("judge", "forget", "arithmetic", "turn"):
-        method.add_argument("--labels", help="json that says what samples of the numbered sheet show")
+        method.add_argument("--labels", type=argument, help="json: what samples of the numbered sheet show")
     if name == "forget":
         method.add_argument("--target", default="window", help="object to forget (default: window)")
         method.add_argument("--layer", help="channels@side (default: the second highest, as the paper)")
     if name == "neighbours":
-        method.add_argument("--held-out", required=True, help="dataset of pictures that were not trained on")
+        method.add_argument(
+            "--held-out", type=argument, required=True, help="dataset that was not trained on"
+        )
     concepts = {"arithmetic": arithmetic.DEFAULTS, "turn": turn.DEFAULTS}.get(name, [{}])[0]
     for concept, example in concepts.items():
         method.add_argument(f"--{concept}", metavar="CONCEPT", help=f"such as {example}")

@@ -30,6 +30,7 @@ from dcgan_dist.settings import ConfigError
 from dcgan_dist.world import World
 from shards import ShardsError, store
 from shards.command import command
+from shards.paths import argument
 
 TIMEOUT_SECONDS = 36_000.0
 """Ranks wait for the slowest trial."""
@@ -179,9 +180,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Test error of classifiers on a discriminator's features, and on what it has to beat.",
     )
     parser.add_argument("dataset", choices=[*PROTOCOLS, "mnist"], help="the protocol")
-    parser.add_argument("run", help="run folder or URL; for mnist, where its own networks are kept")
-    parser.add_argument("--data", help="labelled dataset to learn from (not for digits)")
-    parser.add_argument("--test", help="labelled dataset to be tested on")
+    parser.add_argument("run", type=argument, help="run folder or URL; mnist: where its networks are kept")
+    parser.add_argument("--data", type=argument, help="labelled dataset to learn from (not for digits)")
+    parser.add_argument("--test", type=argument, help="labelled dataset to be tested on")
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
     parser.add_argument("--layers", help="of D, like conv2,conv3 (default: all)")
     parser.add_argument("--methods", help="like dcgan,random,raw,nearest,kmeans-1600,supervised")

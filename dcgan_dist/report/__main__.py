@@ -10,6 +10,7 @@ from dcgan_dist.report.gather import gather
 from dcgan_dist.report.page import render
 from shards import ShardsError, store
 from shards.command import command
+from shards.paths import argument
 
 
 @command
@@ -20,9 +21,9 @@ def main(argv: Sequence[str]) -> int:
         description="Every figure and table of the paper beside those of runs, on one page.",
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run folders or URLs; several are one each seed"
+        "runs", nargs="+", metavar="RUN", type=argument, help="run folders or URLs; several are one each seed"
     )
-    parser.add_argument("--out", help="file to write (default: report.html in the first run)")
+    parser.add_argument("--out", type=argument, help="file to write (default: report.html in the first run)")
     args = parser.parse_args(argv)
     out = args.out or store.join(args.runs[0], "report.html")
     try:

@@ -15,6 +15,7 @@ from shards.dedup.buckets import MAX_RADIUS
 from shards.dedup.marks import FOLDER, undo
 from shards.dedup.report import PAGE_NAME, judge
 from shards.dedup.run import HASHES, Settings, dedup
+from shards.paths import add_place
 from shards.redact import redact
 
 
@@ -22,7 +23,7 @@ def add_dedup(commands: Any) -> None:
     """The command `dedup`."""
     does = "mark duplicates in the index as removed, as the paper does; torchrun makes it parallel"
     parser = commands.add_parser("dedup", help=does, description=f"{does[0].upper()}{does[1:]}.")
-    parser.add_argument("url", metavar="URL", help="the dataset: a folder or any fsspec URL")
+    add_place(parser, "url", "URL")
     default = Settings()
     parser.add_argument("--hash", choices=HASHES, default=default.hash, help=f"(default: {default.hash})")
     for flag, value, what in (

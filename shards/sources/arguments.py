@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from shards.paths import argument
 from shards.sources import Source
 from shards.sources.celeba import CROPS, PARTITIONS, CelebA
 from shards.sources.cifar10 import open_cifar10
@@ -88,7 +89,7 @@ def _source(sources: Any, name: str, does: str, opens: Open) -> argparse.Argumen
 
 
 def _input(parser: argparse.ArgumentParser, does: str) -> None:
-    parser.add_argument("input", metavar="IN", help=does)
+    parser.add_argument("input", metavar="IN", type=argument, help=does)
 
 
 def _drawn(
@@ -132,7 +133,7 @@ def _imagenet(sources: Any) -> argparse.ArgumentParser:
     _input(parser, "the tar as published, a file or URL")
     parser.add_argument("--split", choices=("train", "val"), default="train", help="(default: train)")
     parser.add_argument(
-        "--devkit", metavar="FILE", help="ILSVRC2012_devkit_t12.tar.gz or its folder, for val"
+        "--devkit", metavar="FILE", type=argument, help="ILSVRC2012_devkit_t12.tar.gz or its folder, for val"
     )
     _unverified(parser)
     return parser
