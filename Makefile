@@ -10,7 +10,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
 RUN_DIR := runs/demo
 
-.PHONY: help demo report test test-slow test-long check bench bench-avx2 gpu-check bench-gpu clean
+.PHONY: help demo report test test-slow test-avx2 test-long check bench bench-avx2 gpu-check bench-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,10 @@ test: $(DEV)  ## set up and run the tests (under 10 minutes on 2 cores)
 test-slow: $(DEV)  ## the tests that take minutes or need a browser
 	$(PYTHON) -m pytest -m "slow and not gpu"
 
+test-avx2: $(DEV)  ## the promises, the recipe and the demo once more, as on a CPU with AVX2 only
+	$(AVX2) $(PYTHON) -m pytest -m "not long and not gpu" tests/test_promises.py tests/test_recipe.py \
+		tests/test_convolution.py tests/test_precision.py tests/test_demo.py
+
 test-long: $(DEV)  ## proofs that take many minutes each: 50 kills while writing, 100,000 hostile inputs
 	$(PYTHON) -m pytest -m "long and not gpu"
 
@@ -67,6 +71,7 @@ bench: $(DEV)  ## measure on this CPU and append to benchmarks/*.jsonl
 	$(PYTHON) -m benchmarks.scaling
 	$(PYTHON) -m benchmarks.end_to_end
 	$(PYTHON) -m benchmarks.start
+	$(PYTHON) -m benchmarks.demo
 	$(PYTHON) -m benchmarks.checkpoint
 	$(PYTHON) -m benchmarks.memory
 	$(PYTHON) -m benchmarks.tables

@@ -131,8 +131,9 @@ class Coordinator:
         shown = [f"{n[-1].upper()} {values[n]:.3f}" for n in ("loss/d", "loss/g") if n in values]
         speed, wait = values["speed/images_per_second"], values["speed/data_wait_share"]
         told = f"{' '.join(shown)} {speed:,.0f} images/s wait {wait:.0%}"
-        if self._bar.disable:
-            print(f"step {step}/{self._total} {told}", flush=True)
+        if self._bar.disable:  # the bar names the time left by itself
+            left = math.ceil((self._total - step) * values["speed/step_seconds"])
+            print(f"step {step}/{self._total} {told}, {left:,} s left", flush=True)
         else:
             self._bar.set_postfix_str(told)
 
