@@ -33,7 +33,7 @@ from shards.redact import redact
 from shards.reindex import reindex
 from shards.resize import WAYS
 from shards.sheet import has_sheet, write_sheet
-from shards.sources import Source, passed_over
+from shards.sources import Passed, Source, passed_over
 from shards.sources.arguments import add_sources
 from shards.sources.shuffled import Shuffled
 from shards.transfer import THREADS, copy
@@ -73,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "index":
             _whole(sub, "--block-images", "images per block", shown="as before, or 256 KiB of pixels")
             sub.add_argument("--dali", action="store_true", help="also write NVIDIA DALI's .idx of each tar")
+            what = "though class names or marks of a damaged index are lost"
+            sub.add_argument("--overwrite", action="store_true", help=what)
         elif name == "verify":
             sub.add_argument("--decode", action="store_true", help="decode every picture too")
         elif name == "cat":
@@ -258,8 +260,7 @@ def _build_parts(options: argparse.Namespace, source: Source, cut: Cut) -> int:
 def _print_built(options: argparse.Namespace, source: Source, index: indexes.Index) -> None:
     passed = passed_over(source)
     write_sheet(options.out, index, passed_over=passed.counts)
-    if passed.counts:
-        print(f"passed over: {printable(passed.told())}", file=sys.stderr)
+    _print_passed(passed)
     print(
         f"built: {index.samples} images, {len(index.shards)} shards ({index.bytes:,} bytes) "
         f"in {_named(options.out)}"
@@ -268,6 +269,11 @@ def _print_built(options: argparse.Namespace, source: Source, index: indexes.Ind
 
 def _named(url: str) -> str:
     return printable(redact(url))
+
+
+def _print_passed(passed: Passed) -> None:
+    if passed.counts:
+        print(f"passed over: {printable(passed.told(examples=True))}", file=sys.stderr)
 
 
 def _print_failures(failures: Sequence[Failure]) -> None:
@@ -279,13 +285,17 @@ def _print_failures(failures: Sequence[Failure]) -> None:
 
 
 def _index(options: argparse.Namespace) -> int:
+    passed = Passed()
     with tqdm(unit=" images", disable=not sys.stderr.isatty()) as bar:
         index = reindex(
             options.url,
             block_samples=options.block_images,
             dali=options.dali,
+            overwrite=options.overwrite,
             on_shard=lambda shard: bar.update(shard.samples),
+            on_passed_over=passed.join,
         )
+    _print_passed(passed)
     print(f"indexed: {index.samples} images in {len(index.shards)} shards")
     return 0
 

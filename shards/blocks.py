@@ -56,6 +56,11 @@ def parse_blocks(data: bytes, rows: int, *, where: str = "blocks.npy") -> BlockT
     return np.frombuffer(data, BLOCK_DTYPE, offset=len(header))
 
 
+def is_table(data: bytes) -> bool:
+    """Whether this is a table of blocks, of any dataset."""
+    return data.startswith(_header(0)[:90])
+
+
 def lie_end_to_end(table: BlockTable, first_rows: NDArray[np.int64], shard_bytes: Sequence[int]) -> bool:
     """Whether the blocks of each shard follow each other from byte 0 and leave room for the tar's end.
 

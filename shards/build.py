@@ -276,7 +276,9 @@ def _write_index(source: Source, out_url: str, cut: Cut, stored: list[Stored]) -
         encoding=cut.encoding,
         image_size=cut.size,
         block_samples=cut.block_samples,
-        record_bytes=record_bytes(cut.size, source.meta_bytes) if cut.encoding == "npy" else 0,
+        record_bytes=record_bytes(cut.size, source.meta_bytes)
+        if cut.encoding == "npy" and source.meta_bytes
+        else 0,
         classes=source.classes,
         shards=shards,
         blocks_sha256="",

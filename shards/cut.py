@@ -107,7 +107,7 @@ def pack_sample(item: Item, cut: Cut, *, position: int, meta_bytes: int, number:
     pixels = decode(item.image) if isinstance(item.image, bytes) else item.image
     square = to_square_cv2 if cut.resize == "cv2_linear" else to_square
     image = encode(square(pixels, cut.size), cut.encoding, quality=cut.quality or 0)
-    meta = dict(item.meta or {}) | {"name": item.name}
+    meta = {"name": item.name} | dict(item.meta or {})
     if item.label is not None:
         meta["label"] = item.label
     # Full tar blocks, so that the last byte of a record is never a matter of the name's length.

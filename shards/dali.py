@@ -14,6 +14,11 @@ def index_name(shard: str) -> str:
     return f"{shard.removesuffix('.tar')}.idx"
 
 
+def is_index(data: bytes) -> bool:
+    """Whether this is an index for DALI, of any version, or nothing."""
+    return not data or data.startswith(b"v1.")
+
+
 def sample_line(members: Iterable[Member], *, where: str, offset: int = 0) -> str:
     """The line of one sample, its members `offset` bytes further on in the tar.
 

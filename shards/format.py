@@ -6,15 +6,16 @@ record equally long, so that a block of samples is one strided array. Kept out: 
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from shards.errors import ShardsError
+from shards.meta import label_of, parse_meta
 from shards.tar import TAR_BLOCK as TAR_BLOCK
 from shards.tar import Buffer as Buffer
-from shards.tar import Member, walk
+from shards.tar import in_samples, walk
 from shards.tar import padding as padding
 
 TAR_END_MULTIPLE = 10240  # what `tar` itself pads to, so that it reads ours without a word
@@ -49,28 +50,25 @@ class Record:
 
         Its "label" is the whole number in the `.cls` member where the json has none.
         """
-        found = self._json()
-        label = bytes(self.members.get("cls", b"")).strip()
-        if label.isdigit() and len(label) < 16:
-            found.setdefault("label", int(label))
-        return found
+        found = parse_meta(bytes(self.members.get("json", b"")), self.key)
+        label = label_of(found, bytes(self.members.get("cls", b"")))
+        return found if label is None else found | {"label": label}
 
-    def _json(self) -> dict[str, Any]:
-        if "json" not in self.members:
-            return {}
-        try:
-            found = json.loads(bytes(self.members["json"]))
-        except (ValueError, RecursionError) as error:
-            raise ShardsError(f"sample {self.key}: its .json member is not JSON: {error}") from error
-        if not isinstance(found, dict):
-            raise ShardsError(f"sample {self.key}: its .json member is not a JSON object")
-        return found
+
+def picture_extensions(
+    extensions: Iterable[str], known: Container[str] = IMAGE_EXTENSIONS
+) -> tuple[str, ...]:
+    """Which of a sample's members are pictures, the one that counts first.
+
+    That is the first whose extension is `known`, or else the first that only ends so (`seg.png`).
+    """
+    found = [extension for extension in extensions if extension.rpartition(".")[2] in known]
+    return tuple(sorted(found, key=lambda extension: extension not in known))
 
 
 def picture_extension(extensions: Iterable[str]) -> str | None:
     """Which of a sample's members is its picture; None where none is."""
-    found = [extension for extension in extensions if _encoding(extension)]
-    return next((extension for extension in found if extension in IMAGE_EXTENSIONS), next(iter(found), None))
+    return next(iter(picture_extensions(extensions)), None)
 
 
 def _encoding(extension: str) -> str:
@@ -118,7 +116,11 @@ def compact_json(value: object) -> bytes:
 
 def meta_json(meta: Mapping[str, Any], *, pad_bytes: int = 0) -> bytes:
     """The `.json` member, filled up with blanks to `pad_bytes`."""
-    return compact_json(meta).ljust(pad_bytes)
+    try:
+        text = compact_json(meta)
+    except UnicodeEncodeError:  # half a character, which JSON can only say by its number
+        text = json.dumps(meta, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return text.ljust(pad_bytes)
 
 
 def pack_record(key: str, members: Iterable[tuple[str, bytes]]) -> bytes:
@@ -139,33 +141,19 @@ def tar_end(length: int) -> bytes:
 def parse_records(data: Buffer, *, where: str = "tar") -> list[Record]:
     """The samples of a whole tar or of any run of whole records; members are views into `data`.
 
-    Neighbouring members whose names agree up to the first dot are one sample. Raises ShardsError as
-    `shards.tar.walk` does, and where a sample has two members of one extension.
+    Raises ShardsError as `shards.tar.walk` and `in_samples` do.
     """
     view = memoryview(data)
     records: list[Record] = []
-    start = 0
-    for member in walk(lambda first, last: view[first:last], len(view), where=where):
-        if not member.key:  # of no sample; its bytes go with the one before
-            if records:
-                records[-1] = replace(records[-1], stop=member.stop)
-                start = member.stop
-            continue
-        body = view[member.body : member.body + member.length]
-        if records and records[-1].key == member.key:
-            check_new(member, records[-1].members, where)
-            members = records[-1].members | {member.extension: body}
-            records[-1] = replace(records[-1], members=members, stop=member.stop)
-        else:
-            records.append(Record(member.key, {member.extension: body}, start, member.stop))
-        start = member.stop
+    members = walk(lambda first, last: view[first:last], len(view), where=where)
+    for number, member in in_samples(members, where=where):
+        if number == len(records):
+            records.append(Record(member.key, {}, records[-1].stop if records else 0, member.stop))
+        if member.key:
+            records[-1].members[member.extension] = view[member.body : member.body + member.length]
+        if records:  # the bytes of a file of no sample go with the sample before
+            records[-1] = replace(records[-1], stop=member.stop)
     return records
-
-
-def check_new(member: Member, others: Mapping[str, object], where: str) -> None:
-    """Raise ShardsError where the sample of `member` already has one of its extension."""
-    if member.extension in others:
-        raise ShardsError(f"{where}: {member.name!r} is there twice in one sample")
 
 
 def image_members(data: Buffer, *, where: str = "tar") -> list[Buffer]:
@@ -214,7 +202,8 @@ def _plain_images(view: memoryview) -> list[Buffer] | None:
 
 def _is_plain(stem: bytes, extension: bytes) -> bool:
     """Whether the first dot of a name parts its sample's key from its extension."""
-    return extension != b"" and b"/" not in extension and stem.rpartition(b"/")[2] != b""
+    plain = extension != b"" and b"/" not in extension and stem.rpartition(b"/")[2] != b""
+    return plain and not stem.startswith((b"__", b"./__"))  # perhaps a note, see `shards.tar.META`
 
 
 def _rank(extension: bytes) -> int:

@@ -11,17 +11,21 @@ import numpy as np
 from shards import dali, store
 from shards.blocks import BLOCK_DTYPE, BlockTable, default_block_samples
 from shards.errors import ImageError, ShardsError
-from shards.format import IMAGE_EXTENSIONS, PIXELS_OFFSET, Record, check_new, npy_header, picture_extension
+from shards.format import PIXELS_OFFSET, Record, npy_header, picture_extensions
 from shards.images import declared_size
 from shards.index import IMAGE_SIZES, Shard
+from shards.meta import MAX_CLASSES
 from shards.pieces import Pieces
-from shards.tar import TAR_BLOCK, Member, walk
+from shards.sources import NO_SAMPLE, PACKED, SECOND_PICTURE, Passed
+from shards.tar import TAR_BLOCK, Member, in_samples, walk
 
 MAX_MEMBER_BYTES = 2**25
 """A larger picture, json or label is refused before it is read."""
 
 MAX_BLOCK_BYTES = 2**32 - 1
 """What the block table can say."""
+
+PACKED_NAMES = (".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz", ".tar.zst", ".zip")
 
 UNPACK = "so cut it anew: python -m shards build webdataset"
 
@@ -35,6 +39,7 @@ class Looks:
     strides: set[int] = field(default_factory=set)
     """Lengths of the records; 0 for one whose pixels are not where `.npy` records have them."""
     labels: set[int] = field(default_factory=set)
+    passed_over: Passed = field(default_factory=Passed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,15 @@ class _Sample:
     data: dict[str, bytes] = field(default_factory=dict)
 
 
+def find_tars(url: str, passed: Passed) -> dict[str, int]:
+    """The length of each tar in the folder `url`, by name; hidden ones are none, packed ones are told."""
+    sizes = store.sizes(url)
+    for name in sizes:
+        if name.lower().endswith(PACKED_NAMES) and not name.startswith("."):
+            passed.add(PACKED, name)
+    return {name: size for name, size in sizes.items() if name.endswith(".tar") and not name.startswith(".")}
+
+
 def scan(url: str, name: str, length: int, *, block_samples: int | None, for_dali: bool) -> Scanned:
     """Read the tar `name` of `length` bytes. Raises ShardsError where it can be no part of a dataset."""
     where = store.join(url, name)
@@ -65,7 +79,7 @@ def scan(url: str, name: str, length: int, *, block_samples: int | None, for_dal
     rows: list[tuple[int, int, int]] = []
     lines: list[str] = []
     samples = start = stop = 0
-    for sample in _samples(where, pieces, length):
+    for sample in _samples(where, pieces, length, looks.passed_over):
         size = _look(sample, looks, where)
         if for_dali:
             lines.append(dali.sample_line(sample.members.values(), where=where))
@@ -97,37 +111,31 @@ def check_shapes(shapes: Mapping[tuple[str, int, int], str], where: str) -> None
         )
 
 
-def _samples(where: str, pieces: Pieces, length: int) -> Iterator[_Sample]:
+def _samples(where: str, pieces: Pieces, length: int, passed: Passed) -> Iterator[_Sample]:
     """Each sample as soon as it is whole: `pieces` is then released up to its stop, and no further."""
     sample: _Sample | None = None
-    for member in walk(pieces.read, length, where=where, whole=True):
-        if member.key and (sample is None or member.key != sample.key):
+    last = -1
+    for number, member in in_samples(walk(pieces.read, length, where=where, whole=True), where=where):
+        if number > last:
             if sample:
                 yield sample
             start = sample.stop if sample else 0
-            sample = _Sample(member.key, start, start)
-        _check_named(member, where)
+            sample, last = _Sample(member.key, start, start), number
         if sample:
             sample.stop = member.stop
             _check_block(sample.stop - sample.start, where)
-            if member.key:
-                _add(sample, member, pieces, where)
+        if sample and member.key:
+            _add(sample, member, pieces, where)
+        elif not member.name.rpartition("/")[2].startswith("._") and not member.name.endswith("/"):
+            passed.add(NO_SAMPLE, member.name)
         pieces.release(member.stop)
     if sample:
         yield sample
 
 
-def _check_named(member: Member, where: str) -> None:
-    """A `.jpg` with nothing before the dot would be a sample to some readers and none to others."""
-    before, dot, extension = member.name.rpartition("/")[2].partition(".")
-    if not before and dot and extension.lower() in IMAGE_EXTENSIONS:
-        raise ShardsError(f"{where}: {member.name!r} is a picture without a name; write the tar without it")
-
-
 def _add(sample: _Sample, member: Member, pieces: Pieces, where: str) -> None:
-    check_new(member, sample.members, where)
     sample.members[member.extension] = member
-    wanted = (picture_extension(sample.members), "json", "cls")
+    wanted = (*picture_extensions(sample.members)[:1], "json", "cls")
     if member.extension not in wanted:
         return
     if member.length > MAX_MEMBER_BYTES:
@@ -146,8 +154,10 @@ def _look(sample: _Sample, looks: Looks, where: str) -> int:
     if image is None:
         raise ShardsError(
             f"{where}: sample {sample.key} has no image that we read (it has {', '.join(sample.members)}, "
-            f"and members of a sample must lie side by side); write the tar without it"
+            f"and members of a sample must lie side by side); write it anew: without it, or tar --sort=name"
         )
+    for extension in picture_extensions(sample.members)[1:]:
+        looks.passed_over.add(SECOND_PICTURE, sample.members[extension].name)
     try:
         height, width = declared_size(image[1])
     except ImageError as error:
@@ -164,7 +174,7 @@ def _labels(record: Record, where: str) -> set[int]:
         label = record.meta().get("label")
     except ShardsError as error:
         raise ShardsError(f"{where}: {error}; write the tar without it") from error
-    return {label} if isinstance(label, int) and not isinstance(label, bool) and label >= 0 else set()
+    return {label} if type(label) is int and 0 <= label < MAX_CLASSES else set()
 
 
 def _stride(sample: _Sample, size: int) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from shards.format import PIXELS_OFFSET, TAR_BLOCK, Record, npy_header, parse_re
 from shards.images import decode_into
 from shards.index import Index, Shard
 from shards.pieces import PIECE_BYTES
-from shards.tar import walk
+from shards.tar import in_samples, walk
 
 MEMORY_BYTES = 2**28
 """Blocks under way are held whole; fewer are where they are large."""
@@ -163,9 +164,13 @@ def _stride_problem(record: Record, data: bytes, index: Index) -> str | None:
 def _dali_lines(data: bytes, where: str, offset: int) -> list[str]:
     """The lines of a block in DALI's index; none where there can be none."""
     members = walk(lambda first, last: data[first:last], len(data), where=where)
-    samples = groupby((member for member in members if member.key), key=lambda member: member.key)
+    samples = groupby(in_samples(members, where=where), key=itemgetter(0))
     try:
-        return [dali.sample_line(sample, where=where, offset=offset) for _, sample in samples]
+        return [
+            dali.sample_line([each for _, each in sample if each.key], where=where, offset=offset)
+            for number, sample in samples
+            if number >= 0
+        ]
     except ShardsError:
         return []
 

@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 
 SHOWN_KINDS = 20
 
+SECOND_PICTURE = "further picture of a sample"
+NO_SAMPLE = "file of no sample"
+PACKED = "packed tar"
+ODD_NUMBER = "json number of no finite value"
+"""What readers of tars pass over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -34,6 +40,12 @@ class Passed:
         """Count one more; `kind` is an extension, or a few words that take an `s` where there are two."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self._first.setdefault(kind, name)
+
+    def join(self, other: "Passed") -> None:
+        """Count those of `other` too."""
+        for kind, count in other.counts.items():
+            self.counts[kind] = self.counts.get(kind, 0) + count
+            self._first.setdefault(kind, other._first[kind])
 
     def told(self, *, examples: bool = False) -> str:
         """Such as `15 .avif, 1 broken link`, the most frequent first."""
@@ -71,7 +83,7 @@ class Source(Protocol):
 
     @property
     def meta_bytes(self) -> int:
-        """The most bytes that an item's name, label and meta take as JSON."""
+        """The most bytes that an item's name, label and meta take as JSON; 0 for any number of them."""
 
     def settings(self) -> dict[str, Any]:
         """What tells this source from another, as JSON; no path of this machine."""

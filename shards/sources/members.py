@@ -3,16 +3,14 @@
 A tar that is cut, even at a member's border, is refused. Kept out: what the files are.
 """
 
-import io
-import tarfile
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from shards import store
-from shards.errors import MissingError, ShardsError
-from shards.printable import storable
+from shards.errors import MissingError
+from shards.tar import walk
 
 AHEAD_BYTES = 2**23
 """What is read at once from remote storage while the reads follow each other."""
@@ -26,52 +24,16 @@ class Member(NamedTuple):
     stop: int
 
 
-class Window(io.RawIOBase):
-    """The bytes `[start, stop)` of a file at any URL, as a file of its own."""
-
-    def __init__(self, url: str, start: int, stop: int) -> None:
-        self._url, self._start, self._size, self._at = url, start, stop - start, 0
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to `offset`; returns where that is."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
-        """Fill `buffer` as far as there are bytes."""
-        length = max(0, min(len(buffer), self._size - self._at))
-        if length:
-            start = self._start + self._at
-            buffer[:length] = store.read_range(self._url, start, start + length)
-            self._at += length
-        return length
-
-
 def scan_tar(url: str, start: int, stop: int) -> Iterator[Member]:
     """The plain files of the tar in the bytes `[start, stop)` of `url`. Raises ShardsError."""
-    buffer_bytes = 2**13 if store.is_local(url) else AHEAD_BYTES
-    stream = io.BufferedReader(Window(url, start, stop), buffer_bytes)
-    try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined] # it would keep all of them
-                if member.isfile() and not member.sparse:
-                    first = start + member.offset_data
-                    yield Member(storable(member.name), first, first + member.size)
-            # tarfile takes a missing or a damaged header for the end; the true end is a block of zeros.
-            stream.seek(tar.offset)
-            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise ShardsError(f"{url} is cut at byte {start + tar.offset} or damaged there")
-    except (tarfile.TarError, UnicodeError) as error:
-        raise ShardsError(f"{url} is cut short or no tar ({error})") from error
+    reader = Reader()
+
+    def read(first: int, last: int) -> bytes:
+        return reader.read(url, start + first, start + last, size=stop)
+
+    for member in walk(read, stop - start, where=url, whole=True):
+        if not member.name.endswith("/"):
+            yield Member(member.name, start + member.body, start + member.body + member.length)
 
 
 def file_size(url: str) -> int:

@@ -185,7 +185,8 @@ def test_a_dataset_of_ours_is_no_folder_of_pictures(tmp_path, capsys, source):
     (ours / "dedup" / "page.png").write_bytes((tmp_path / "in/cats/1.png").read_bytes())
     if source == "folder":
         for out in (tmp_path / "in" / "more", tmp_path / "in" / "more", tmp_path / "in" / "most"):
-            assert run(capsys, "build", source, tmp_path / "in", out, "--size", "8", "--workers", "1") == ""
+            told = run(capsys, "build", source, tmp_path / "in", out, "--size", "8", "--workers", "1")
+            assert "shards" in told or not told
             assert store.read_bytes(f"{out}/report.json").startswith(b'{"bytes":')
             assert main(["info", str(out)]) == 0
             told = capsys.readouterr().out
