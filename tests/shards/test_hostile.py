@@ -63,7 +63,7 @@ def every_reader(tmp_path_factory, capsys):
         ):
             began = time.monotonic()
             status = main([str(part) for part in command])
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 60
             said = capsys.readouterr()
             if status == 2:
                 assert said.err.startswith("error: ")
