@@ -97,7 +97,10 @@ def _load_optim(optim: torch.optim.Optimizer, tensors: dict[str, Tensor], *, nam
 
 
 def load_weights(module: nn.Module, tensors: dict[str, Tensor], *, name: str) -> None:
-    """Fill `module`. Raises CheckpointError that names the first tensor that does not fit."""
+    """Fill `module`, which gets its memory now if it is on the meta device.
+
+    Raises CheckpointError that names the first tensor that does not fit.
+    """
     wanted = module.state_dict()
     for key in sorted(wanted.keys() | tensors.keys()):
         here = tuple(wanted[key].shape) if key in wanted else "absent"
@@ -107,6 +110,8 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], *, name: str) ->
                 f"checkpoint of another network: {name}.{key} is {there}, model.net wants {here}; "
                 "use the model.net of the run's config.yaml"
             )
+    if any(tensor.is_meta for tensor in wanted.values()):
+        module.to_empty(device="cpu")
     module.load_state_dict(tensors)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dcgan_dist import checkpoint, world
+from dcgan_dist import checkpoint, received, world
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.config import DEVICES
 from dcgan_dist.model import initialise
@@ -29,6 +29,7 @@ from shards.command import command
 from shards.index import load as load_index
 from shards.paths import argument
 from shards.reader import Blocks
+from shards.redact import redacted
 
 TIMEOUT_SECONDS = 3600.0
 log = logging.getLogger("dcgan_dist")
@@ -117,10 +118,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _keep(found: Evaluation) -> None:
-    folder = store.join(found.run, "scores")
+    folder = received.folder(found.run, "scores")
     store.make_folder(folder)
     name = f"{checkpoint.stem(found.step)}.json"
-    store.write_bytes(store.join(folder, name), json.dumps(asdict(found), indent=1).encode())
+    store.write_bytes(store.join(folder, name), json.dumps(redacted(asdict(found)), indent=1).encode())
 
 
 if __name__ == "__main__":

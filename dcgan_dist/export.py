@@ -1,7 +1,7 @@
 """Hand a generator on: `python -m dcgan_dist.export RUN OUT` writes weights, ONNX, and a model card.
 
     generator.safetensors  weights and frozen statistics     generator.onnx  z -> picture, any batch
-    config.json            network, noise, batch norm        README.md       the model card
+    config.json            every layer, z, batch norm        README.md       the model card
 
 Kept out: the discriminator and the optimisers, which stay in the run's checkpoints.
 """
@@ -11,20 +11,23 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from html import escape
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from safetensors.torch import save as pack_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from dcgan_dist import calibrate, pictures
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.coordinator import versions
 from dcgan_dist.explore.finding import ExploreError
+from dcgan_dist.model import Generator
+from dcgan_dist.nets import describe
 from dcgan_dist.report.gather import Gathered, gather
-from dcgan_dist.sample import Sampler, load
+from dcgan_dist.sample import Sampler, load, received_config
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.syncbn import BatchNorm
 from shards import ShardsError, store
@@ -32,6 +35,8 @@ from shards.command import command
 from shards.errors import ToldError
 from shards.index import load as load_index
 from shards.paths import argument
+from shards.printable import printable
+from shards.redact import redact
 
 SHOWN = 32
 
@@ -77,42 +82,124 @@ def to_onnx(sampler: Sampler) -> bytes:
 
 
 def settings(sampler: Sampler) -> dict[str, Any]:
-    """What another program needs to draw."""
-    config = sampler.config
+    """What another program needs to draw, with nothing but the tensors beside it."""
+    model, net, variant = sampler.config.model, sampler.generator.net, sampler.generator.variant
     return {
-        "format": 1,
-        "net": config.model.net,
-        "z_size": sampler.generator.net.z_size,
-        "noise": config.model.noise,
-        "norm_eps": config.model.norm_eps,
-        "image_size": sampler.generator.net.image_size,
+        "format": 2,
+        "net": describe(net),
+        "z_size": net.z_size,
+        "noise": model.noise,
+        "noise_rule": NOISE[model.noise],
+        "kernel_size": net.kernel,
+        "layers": layers(sampler.generator),
+        "norm": variant.norm,
+        "norm_eps": model.norm_eps,
+        "norm_rule": "(x - running_mean) / sqrt(running_var + norm_eps) * weight + bias, along dimension 1",
+        "batch_norm": calibrate.ON_NOISE,
+        "activation": "relu",
+        "output": variant.output,
+        "output_rule": f"-1 is black, 1 is white; {CLIPPED[variant.output]}",
+        "image_size": net.image_size,
         "image_range": [-1, 1],
         "image_order": "RGB, channels first",
         "step": sampler.step,
-        "batch_norm": calibrate.ON_NOISE,
         "versions": versions(),
     }
 
 
-def card(sampler: Sampler, gathered: Gathered) -> str:
-    """The model card: what it is, how it was made, what was measured, what it is not for."""
+CLIPPED = {"tanh": "in [-1, 1]", "linear": "to be clipped to [-1, 1]"}
+NOISE = {"uniform": "independent, uniform on (-1, 1)", "normal": "independent, standard normal"}
+
+
+def layers(g: Generator) -> list[dict[str, Any]]:
+    """Every layer from z to the picture, in order: what it computes, and the names of its tensors."""
+    first = g.net.g[0]
+    told: list[dict[str, Any]] = [
+        {
+            "kind": "linear",
+            "weight": "project.weight",
+            "bias": None,
+            "norm": _norm("project_norm", g.project_norm),
+            "reshape": [first.channels, first.side, first.side],
+            "activation": "relu",
+        }
+    ]
+    norms = [(f"norms.{i}", norm) for i, norm in enumerate(g.norms)] + [("last_norm", g.last_norm)]
+    for number, (conv, norm) in enumerate(zip(g.convs, norms, strict=True)):
+        assert isinstance(conv, nn.ConvTranspose2d)
+        told.append(
+            {
+                "kind": "conv_transpose2d",
+                "weight": f"convs.{number}.weight",
+                "bias": None,
+                "channels": [conv.in_channels, conv.out_channels],
+                "kernel_size": conv.kernel_size[0],
+                "stride": conv.stride[0],
+                "padding": _whole(conv.padding),
+                "output_padding": conv.output_padding[0],
+                "norm": _norm(*norm),
+                "activation": "relu" if number < len(g.norms) else g.variant.output,
+            }
+        )
+    return told
+
+
+def _norm(name: str, norm: nn.Module) -> str | None:
+    """The prefix of a batch norm's tensors: weight, bias, running_mean, running_var."""
+    return name if isinstance(norm, BatchNorm) else None
+
+
+def _whole(padding: str | tuple[int, ...]) -> int:
+    assert isinstance(padding, tuple)
+    return padding[0]
+
+
+def card(sampler: Sampler, gathered: Gathered, *, known: Collection[str]) -> str:
+    """The model card: what it is, how it was made, what was measured, what it is not for.
+
+    Of how it was trained it says what rests on settings that are `known`.
+    """
     config, weights = sampler.config, sum(p.numel() for p in sampler.generator.parameters())
+    g, data, train, optim = sampler.generator, config.data, config.train, config.optim
+    clipped = CLIPPED[g.variant.output]
+    trained = {
+        "Trained on": (_data(data.url), ["data.url"]),
+        "Images a step": (f"{data.batch_images} images", ["data.batch_images"]),
+        "Update rule": (train.update_rule, ["train.update_rule"]),
+        "Optimiser": (
+            f"Adam, learning rate {optim.lr:g}, beta1 {optim.beta1:g}",
+            ["optim.lr", "optim.beta1"],
+        ),
+        "Seed": (str(train.seed), ["train.seed"]),
+    }
     facts = {
-        "Network": f"`{config.model.net}`, {weights:,} weights",
-        "Input": f"z, {sampler.generator.net.z_size} numbers, {config.model.noise}",
-        "Output": f"RGB pictures of {sampler.generator.net.image_size} pixels in [-1, 1]",
-        "Trained on": _data(config.data.url),
-        "Steps": f"{sampler.step:,} of {config.data.batch_images} images, rule {config.train.update_rule}",
-        "Optimiser": f"Adam, learning rate {config.optim.lr:g}, beta1 {config.optim.beta1:g}",
-        "Weights": "exponential mean" if config.train.ema_decay is not None else "as trained",
-        "Seed": str(config.train.seed),
-        "Batch norm": calibrate.ON_NOISE,
+        "Network": f"`{describe(g.net)}`, {weights:,} weights; every layer is in `config.json`",
+        "Input": f"z, {g.net.z_size} numbers, {NOISE[config.model.noise]}",
+        "Output": f"RGB pictures of {g.net.image_size} pixels, -1 is black, 1 is white, {clipped}",
+        "Last activation": g.variant.output,
+        "Batch norm": f"{_places(g.variant.norm)}; {calibrate.ON_NOISE}",
+        "Steps": f"{sampler.step:,}",
+        "Weights": "exponential mean" if sampler.averaged else "as trained",
+        **{name: value for name, (value, rests_on) in trained.items() if set(rests_on) <= set(known)},
     }
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    size = sampler.generator.net.z_size
     kind = "standard_normal((" if config.model.noise == "normal" else "uniform(-1, 1, ("
-    draw = f'{kind}16, {size})).astype("float32")'
-    return CARD.format(facts=rows, measures=_measures(gathered), draw=draw)
+    draw = f'{kind}16, {g.net.z_size})).astype("float32")'
+    return CARD.format(facts=rows, measures=_measures(gathered), draw=draw, clipped=clipped)
+
+
+def _places(norm: str) -> str:
+    return {
+        "paper": "on every layer but the last",
+        "everywhere": "on every layer",
+        "not_in_g": "none in the generator",
+        "nowhere": "none",
+    }[norm]
+
+
+def _cell(text: str) -> str:
+    """Foreign text inside a table of Markdown."""
+    return escape(printable(redact(text))).replace("|", "\\|").replace("`", "'")
 
 
 CARD = """# A DCGAN generator
@@ -132,7 +219,7 @@ Convolutional Generative Adversarial Networks" (2015).
 import numpy, onnxruntime
 session = onnxruntime.InferenceSession("generator.onnx")
 z = numpy.random.default_rng(0).{draw}
-picture = session.run(None, {{"z": z}})[0]  # (16, 3, S, S) in [-1, 1]
+picture = session.run(None, {{"z": z}})[0]  # (16, 3, S, S), {clipped}
 ```
 
 ## Measured
@@ -150,14 +237,14 @@ def _data(url: str) -> str:
     try:
         index = load_index(url)
     except ShardsError:
-        return f"`{url}`"
-    source = ", ".join(f"{name} {value}" for name, value in index.source.items())
+        return f"`{_cell(url)}`"
+    source = _cell(", ".join(f"{name} {value}" for name, value in index.source.items()))
     return f"{index.kept:,} pictures of {index.image_size} pixels ({source})"
 
 
 def _measures(gathered: Gathered) -> str:
     rows = [
-        f"| {told['title']} | {m['name'].strip()} | {m['value']:.3f} | {_verdict(m)} |"
+        f"| {_cell(told['title'])} | {_cell(m['name'].strip())} | {m['value']:.3f} | {_cell(_verdict(m))} |"
         for told in gathered.findings.values()
         for m in told["measures"]
         if m["value"] is not None and m.get("rule")
@@ -174,7 +261,6 @@ def _verdict(measure: dict[str, Any]) -> str:
 def export(run: str, out: str, *, step: int | None = None, onnx: bool = True) -> list[str]:
     """Write everything into `out`, the card last; returns the names."""
     sampler = load(run, step=step)
-    sampler.freeze(calibrate.BATCHES)
     files = {
         "generator.safetensors": pack_tensors(tensors(sampler)),
         "config.json": json.dumps(settings(sampler), indent=1).encode(),
@@ -182,7 +268,8 @@ def export(run: str, out: str, *, step: int | None = None, onnx: bool = True) ->
     }
     if onnx:
         files["generator.onnx"] = to_onnx(sampler)
-    files["README.md"] = card(sampler, gather(run)).encode()
+    _, known = received_config(run)
+    files["README.md"] = card(sampler, gather(run), known=known).encode()
     store.make_folder(out)
     for name, data in files.items():
         store.write_bytes(store.join(out, name), data)

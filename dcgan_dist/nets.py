@@ -114,6 +114,12 @@ def parse_net(text: str) -> Net:
     return net
 
 
+def describe(net: Net) -> str:
+    """The text that `parse_net` reads as this network."""
+    g, d = (" ".join(f"{layer.channels}@{layer.side}" for layer in layers) for layers in (net.g, net.d))
+    return f"z{net.z_size} k{net.kernel} g {g} d {d}"
+
+
 def _layers(text: str) -> tuple[Layer, ...]:
     pairs = (item.split("@") for item in text.split())
     return tuple(Layer(int(channels), int(side)) for channels, side in pairs)

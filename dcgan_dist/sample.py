@@ -3,6 +3,7 @@ RUN`."""
 
 import argparse
 import io
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dcgan_dist import checkpoint, pictures
-from dcgan_dist.calibrate import BATCH_IMAGES, calibrate
-from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.config import DEVICES, Config, config_of
+from dcgan_dist import checkpoint, pictures, received, settings
+from dcgan_dist.calibrate import BATCH_IMAGES, BATCHES, calibrate
+from dcgan_dist.checkpoint import CheckpointError, Manifest, Parts
+from dcgan_dist.config import DEVICES, Config
 from dcgan_dist.devices import choose_device
 from dcgan_dist.model import Generator, draw_noise
-from dcgan_dist.nets import parse_net
+from dcgan_dist.nets import NetError, parse_net
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from shards import ShardsError, store
@@ -33,16 +34,18 @@ class Sampler:
     generator: Generator
     config: Config
     step: int
+    averaged: bool = False
+    """Whether its weights are the exponential mean."""
 
     def noise(self, images: int, *, seed: int = 0) -> Tensor:
         """z of the run's own distribution, (images, z_size) float32."""
         z_size = self.generator.net.z_size
         return draw_noise(images, z_size, kind=self.config.model.noise, seed=seed_for(seed, "draw"))
 
-    def freeze(self, batches: int = 4) -> None:
-        """Freeze batch norm at its statistics over `batches` batches of 128 z, the same every time."""
+    def freeze(self) -> None:
+        """Freeze batch norm at its statistics over 20 batches of 128 z, the same every time."""
         device = next(self.generator.parameters()).device
-        seeds = (seed_for(i, "freeze") for i in range(batches))
+        seeds = (seed_for(i, "freeze") for i in range(BATCHES))
         z_size, kind = self.generator.net.z_size, self.config.model.noise
         calibrate(
             self.generator, (draw_noise(BATCH_IMAGES, z_size, kind=kind, seed=s).to(device) for s in seeds)
@@ -64,29 +67,55 @@ def load(run: str, *, step: int | None = None, device: str = "cpu") -> Sampler:
 
     Raises CheckpointError when there is none, ConfigError when its settings or the device are wrong.
     """
+    config, manifest, parts = read_run(run, step=step, only=("g", "ema"))
+    model = config.model
+    with torch.device("meta"):
+        g = Generator(parse_net(model.net), norm_eps=model.norm_eps, variant=model.variant)
+    name = "ema" if "ema" in parts else "g"
+    checkpoint.load_weights(g, parts.get(name, {}), name=name)
+    # The weights were copied into a float32 network, whatever the run's precision.
+    sampler = Sampler(g.to(choose_device(device)), config, manifest.step, name == "ema")
+    sampler.freeze()
+    return sampler
+
+
+def read_run(run: str, *, step: int | None, only: tuple[str, ...]) -> tuple[Config, Manifest, Parts]:
+    """Settings and those parts of the newest or a given checkpoint of a run, which may be another's.
+
+    Raises CheckpointError or ConfigError.
+    """
     try:
-        config = config_of(run)
+        config, _ = received_config(run)
+        folder = received.folder(run, "checkpoints")
     except ShardsError as error:
         raise CheckpointError(f"{run} is not a run folder: {error}") from None
-    folder = store.join(run, "checkpoints")
     if step is None:
-        found = checkpoint.read_newest(folder, only=("g", "ema"))
+        found = checkpoint.read_newest(folder, only=only)
         if found is None:
             raise CheckpointError(f"{run} has no whole checkpoint; train it first")
     elif step not in checkpoint.steps(folder):
         there = ", ".join(map(str, checkpoint.steps(folder))) or "none"
         raise CheckpointError(f"{run} has no checkpoint at step {step}; there are: {there}")
     else:
-        found = checkpoint.read(folder, step, only=("g", "ema"))
-    manifest, parts = found
-    model = config.model
-    g = Generator(parse_net(model.net), norm_eps=model.norm_eps, variant=model.variant)
-    name = "ema" if "ema" in parts else "g"
-    checkpoint.load_weights(g, parts.get(name, {}), name=name)
-    # The weights were copied into a float32 network, whatever the run's precision.
-    sampler = Sampler(g.to(choose_device(device)), config, manifest.step)
-    sampler.freeze()
-    return sampler
+        found = checkpoint.read(folder, step, only=only)
+    return config, *found
+
+
+def received_config(run: str) -> tuple[Config, frozenset[str]]:
+    """The settings of a run that is only looked at, and the names of those that its config.yaml says.
+
+    All of `model` must be known here; what else another version named otherwise is left at its default.
+    Raises ConfigError or ShardsError.
+    """
+    text, where = received.read(run, "config.yaml").decode(errors="replace"), store.join(run, "config.yaml")
+    config, known = settings.parse_some(Config, text, where=where, needed=("model",))
+    try:
+        parse_net(config.model.net)
+    except NetError as error:
+        raise ConfigError(f"{where}: model.net: {error}") from None
+    if not 0 < config.model.norm_eps < math.inf:
+        raise ConfigError(f"{where}: model.norm_eps={config.model.norm_eps} must be more than 0")
+    return config, known
 
 
 def _npy(images: NDArray[np.uint8]) -> bytes:

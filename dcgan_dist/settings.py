@@ -8,7 +8,7 @@ import argparse
 import difflib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -58,6 +58,42 @@ def read(kind: type[T], argv: Sequence[str], *, prog: str) -> T:
 def parse(kind: type[T], text: str, *, where: str) -> T:
     """The settings of a YAML text that was read from `where`. Raises ConfigError."""
     return _build(kind, list(_yaml_settings(kind, text, where)))
+
+
+def parse_some(kind: type[T], text: str, *, where: str, needed: Collection[str]) -> tuple[T, frozenset[str]]:
+    """The settings of a YAML text as far as this version knows them, and the names of those.
+
+    Raises ConfigError for text that is no YAML mapping, and for a wrong setting in a group of `needed`.
+    """
+    known: list[Given] = []
+    for group, body in _yaml_groups(text, where):
+        strict = group.value in needed
+        for part in [body] if strict else _one_by_one(body):
+            try:
+                found = list(_group_settings(kind, group, part, where))
+                for setting in found:
+                    _typed(kind, setting)
+                known += found
+            except ConfigError:
+                if strict:
+                    raise
+    return _build(kind, known), frozenset(setting.name for setting in known)
+
+
+def plain(text: str, *, where: str) -> dict[str, dict[str, str]]:
+    """The settings of a YAML text as they are written, by group and name, whatever they are.
+
+    Raises ConfigError.
+    """
+    return {
+        group.value: {
+            key.value: value.value
+            for part in _one_by_one(body)
+            for key, value in part.value
+            if isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode)
+        }
+        for group, body in _yaml_groups(text, where)
+    }
 
 
 def _build(kind: type[T], given: list[Given]) -> T:
@@ -156,18 +192,32 @@ def _compose(text: str, path: str) -> yaml.Node | None:
 
 def _yaml_settings(kind: type, text: str, path: str) -> Iterator[Given]:
     """Every setting of a YAML text, with file and line."""
+    for group, body in _yaml_groups(text, path):
+        yield from _group_settings(kind, group, body, path)
+
+
+def _yaml_groups(text: str, path: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+    """Nodes as they are written: aliases are not laid out, so that the text's length bounds the work."""
     root = _compose(text, path)
-    groups = get_type_hints(kind)
-    for group, body in _yaml_pairs(root, path, "the file") if root else ():
-        if group.value not in groups:
-            raise ConfigError(_unknown(kind, group.value, f"{path}:{group.start_mark.line + 1}"))
-        for key, value in [] if _is_null(body) else _yaml_pairs(body, path, group.value):
-            name, where = f"{group.value}.{key.value}", f"{path}:{key.start_mark.line + 1}"
-            if name not in types(kind):
-                raise ConfigError(_unknown(kind, name, where))
-            if not isinstance(value, yaml.ScalarNode):
-                raise ConfigError(f"{where}: {name} takes one value, not a list or a mapping")
-            yield Given(name, None if _is_null(value) else value.value, where)
+    return _yaml_pairs(root, path, "the file") if root else []
+
+
+def _one_by_one(body: yaml.Node) -> list[yaml.MappingNode]:
+    """A mapping as mappings of one setting each; nothing of another node."""
+    pairs = body.value if isinstance(body, yaml.MappingNode) else []
+    return [yaml.MappingNode(body.tag, [pair], body.start_mark, body.end_mark) for pair in pairs]
+
+
+def _group_settings(kind: type, group: yaml.ScalarNode, body: yaml.Node, path: str) -> Iterator[Given]:
+    if group.value not in get_type_hints(kind):
+        raise ConfigError(_unknown(kind, group.value, f"{path}:{group.start_mark.line + 1}"))
+    for key, value in [] if _is_null(body) else _yaml_pairs(body, path, group.value):
+        name, where = f"{group.value}.{key.value}", f"{path}:{key.start_mark.line + 1}"
+        if name not in types(kind):
+            raise ConfigError(_unknown(kind, name, where))
+        if not isinstance(value, yaml.ScalarNode):
+            raise ConfigError(f"{where}: {name} takes one value, not a list or a mapping")
+        yield Given(name, None if _is_null(value) else value.value, where)
 
 
 def _is_null(node: yaml.Node) -> bool:

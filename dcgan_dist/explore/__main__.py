@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
+from dcgan_dist import received
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.explore import (
     arithmetic,
@@ -57,8 +58,9 @@ def _picks(words: Sequence[str]) -> dict[str, str]:
 
 def _judge(subject: Subject, args: argparse.Namespace) -> Finding:
     drawn = exemplars.sheet(subject)
-    store.make_folder(store.join(subject.run, "explore"))
-    url = store.join(subject.run, "explore", "sheet.png")
+    folder = received.folder(subject.run, "explore")
+    store.make_folder(folder)
+    url = store.join(folder, "sheet.png")
     store.write_bytes(url, exemplars.numbered(drawn))
     print(f"numbered sheet: {url}")
     return judge.explore(subject, labels=args.labels, sheet=drawn)

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dcgan_dist import received
+from dcgan_dist.received import WRONG, finite, typed
 from shards import ShardsError, store
-from shards.errors import ToldError
+from shards.errors import MissingError, ToldError
+from shards.redact import redacted
 
 FORMAT = 1
 
@@ -60,7 +63,7 @@ def share(name: str, hits: int, total: int) -> Measure:
 
 def save(finding: Finding, run: str, *, step: int, command: str) -> str:
     """Write pictures, then the json; its URL. Raises ShardsError."""
-    folder = store.join(run, "explore")
+    folder = received.folder(run, "explore")
     store.make_folder(folder)
     figures = []
     for number, (caption, data) in enumerate(finding.pictures.items(), start=1):
@@ -79,7 +82,7 @@ def save(finding: Finding, run: str, *, step: int, command: str) -> str:
         "figures": figures,
     }
     url = store.join(folder, f"{finding.name}.json")
-    store.write_bytes(url, json.dumps(told, indent=1).encode())
+    store.write_bytes(url, json.dumps(redacted(told), indent=1).encode())
     return url
 
 
@@ -90,15 +93,36 @@ def _plain(value: Any) -> Any:
 def read(run: str, name: str) -> dict[str, Any] | None:
     """A finding as it was written; None where it was not. Raises ExploreError when it is no finding."""
     url = store.join(run, "explore", f"{name}.json")
-    if not store.exists(url):
-        return None
     try:
-        found = json.loads(store.read_bytes(url))
-        if found["format"] == FORMAT and isinstance(found["measures"], list):
-            return dict(found)
-    except (ShardsError, ValueError, KeyError, TypeError):
-        pass
-    raise ExploreError(f"{url} is not a finding of this version; delete it and explore again")
+        return _checked(json.loads(received.read(run, "explore", f"{name}.json")))
+    except MissingError:
+        return None
+    except ShardsError as error:
+        raise ExploreError(str(error)) from None
+    except WRONG:
+        raise ExploreError(f"{url} is not a finding of this version; delete it and explore again") from None
+
+
+def _checked(told: dict[str, Any]) -> dict[str, Any]:
+    """A finding of which every part has its type; KeyError, TypeError and others where one has not."""
+    if told["format"] != FORMAT:
+        raise ValueError("another format")
+    measures = [
+        {
+            "name": typed(m["name"], str),
+            "value": finite(m["value"]),
+            "low": finite(m.get("low")),
+            "high": finite(m.get("high")),
+            "rule": typed(m.get("rule", ""), str),
+            "passed": typed(m.get("passed"), bool, type(None)),
+        }
+        for m in typed(told["measures"], list)
+    ]
+    figures = [{key: typed(f[key], str) for key in ("file", "caption")} for f in told.get("figures", [])]
+    texts = {key: typed(told[key], str) for key in ("name", "title", "paper", "command")}
+    notes = [typed(note, str) for note in typed(told.get("notes", []), list)]
+    step = typed(told["step"], int)
+    return {**texts, "format": FORMAT, "step": step, "measures": measures, "notes": notes, "figures": figures}
 
 
 def lines(finding: Finding) -> str:

@@ -18,13 +18,16 @@ from safetensors.torch import save as pack_tensors
 from torch import Tensor
 from torch.nn import functional
 
+from dcgan_dist import received
 from dcgan_dist.explore import truth
 from dcgan_dist.explore.finding import ExploreError, Finding, Measure, share
 from dcgan_dist.explore.judgenet import JudgeNet, disturb
 from dcgan_dist.explore.subject import U8, Subject, to_tensor
 from dcgan_dist.explore.truth import Attribute, Truth, box_mask
+from dcgan_dist.received import WRONG, finite, typed
 from dcgan_dist.seeds import seed_for
-from shards import store
+from shards import ShardsError, store
+from shards.redact import redact
 
 MOST_IMAGES = 8000
 HELD_OUT = 6  # one picture in so many
@@ -165,14 +168,14 @@ def accuracy(judge: Judge, images: U8, told: Truth, rows: NDArray[np.int64]) -> 
 
 def judge_of(subject: Subject) -> Judge:
     """The run's judge, taught now if it has none for these data."""
-    url = store.join(subject.run, "explore", "judge-net")
+    url = store.join(received.folder(subject.run, "explore"), "judge-net")
     about = {
-        "data": subject.data,
+        "data": redact(subject.data),
         "source": subject.index.source,
         "images": subject.index.kept,
         "taught_on": "a fair sample",
     }
-    if store.exists(f"{url}.json") and (found := _load(url, about)) is not None:
+    if store.exists(f"{url}.json") and (found := _load(subject.run, about)) is not None:
         return found
     images, metas = subject.truth(MOST_IMAGES)
     judge = teach(images, truth.read(metas, where=subject.data), seed=subject.seed)
@@ -188,22 +191,30 @@ def judge_of(subject: Subject) -> Judge:
     return judge
 
 
-def _load(url: str, about: dict[str, Any]) -> Judge | None:
+def _load(run: str, about: dict[str, Any]) -> Judge | None:
     """The kept judge; None when it was taught on other data. Raises ExploreError when it is damaged."""
+    url = store.join(run, "explore", "judge-net")
     try:
-        facts = json.loads(store.read_bytes(f"{url}.json"))
+        facts = json.loads(received.read(run, "explore", "judge-net.json"))
         if facts["about"] != about:
             return None
-        attributes = tuple(Attribute(**a) for a in facts["attributes"])
+        attributes = tuple(_attribute(a) for a in facts["attributes"])
         net = JudgeNet(len(attributes), len(facts["objects"]))
-        net.load_state_dict(parse_tensors(store.read_bytes(f"{url}.safetensors")))
+        net.load_state_dict(parse_tensors(received.read(run, "explore", "judge-net.safetensors")))
         held_out = {name: (float(value), int(count)) for name, (value, count) in facts["held_out"].items()}
         return Judge(net.eval().requires_grad_(False), attributes, tuple(facts["objects"]), held_out)
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except ShardsError:
+        raise
+    except (*WRONG, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExploreError(
             f"{url}.json is damaged ({reason}); delete it, and the judge is taught anew"
         ) from None
+
+
+def _attribute(told: dict[str, Any]) -> Attribute:
+    mean, std = (finite(told[key]) or 0.0 for key in ("mean", "std"))
+    return Attribute(typed(told["name"], str), typed(told["binary"], bool), mean, std)
 
 
 def explore(subject: Subject, *, labels: str | None = None, sheet: U8) -> Finding:

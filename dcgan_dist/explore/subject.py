@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dcgan_dist import calibrate, checkpoint, pictures
+from dcgan_dist import calibrate, checkpoint, pictures, received
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.model import Discriminator, initialise
 from dcgan_dist.nets import parse_net
-from dcgan_dist.sample import Sampler, load
+from dcgan_dist.sample import Sampler, load, read_run
 from dcgan_dist.seeds import seed_for
-from shards import Index, ShardsError, store
+from shards import Index, ShardsError
 from shards.format import parse_records
 from shards.images import decode_into
 from shards.index import load as load_index
@@ -80,8 +80,7 @@ class Subject:
         net, model = parse_net(config.model.net), config.model
         d = Discriminator(net, norm_eps=model.norm_eps, variant=model.variant)
         if random_seed is None:
-            folder = store.join(self.run, "checkpoints")
-            _, parts = checkpoint.read(folder, self.step, only=("d",))
+            _, _, parts = read_run(self.run, step=self.step, only=("d",))
             checkpoint.load_weights(d, parts.get("d", {}), name="d")
         else:
             initialise(d, seed_for(random_seed, "random D"))
@@ -98,14 +97,13 @@ def to_tensor(images: U8) -> Tensor:
 def open_subject(run: str, *, step: int | None = None, data: str | None = None, seed: int = 0) -> Subject:
     """A run's networks and data. Raises CheckpointError, ConfigError or ShardsError."""
     sampler = load(run, step=step)
-    sampler.freeze(calibrate.BATCHES)
     sampler.generator.requires_grad_(False)
     return Subject(run, sampler, data or sampler.config.data.url, seed)
 
 
 def steps_of(run: str) -> list[int]:
     """Steps that have a checkpoint. Raises CheckpointError where none has."""
-    found = checkpoint.steps(store.join(run, "checkpoints"))
+    found = checkpoint.steps(received.folder(run, "checkpoints"))
     if not found:
         raise CheckpointError(f"{run} has no whole checkpoint; train it first")
     return found

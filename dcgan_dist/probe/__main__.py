@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dcgan_dist import world
+from dcgan_dist import received, world
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.config import DEVICES
 from dcgan_dist.model import Discriminator
@@ -31,6 +31,7 @@ from dcgan_dist.world import World
 from shards import ShardsError, store
 from shards.command import command
 from shards.paths import argument
+from shards.redact import redacted
 
 TIMEOUT_SECONDS = 36_000.0
 """Ranks wait for the slowest trial."""
@@ -74,7 +75,7 @@ def probe(args: argparse.Namespace, here: World, *, command: str) -> dict[str, A
     layers = choose_layers(d.net, args.layers.split(",") if args.layers else ())
     pictures = read_pictures(args.dataset, args.data, args.test, size=d.net.image_size)
     d.to(here.device)
-    folder = store.join(args.run, "probe")
+    folder = received.folder(args.run, "probe")
     if here.rank == 0:
         store.make_folder(folder)
     results = []
@@ -104,7 +105,7 @@ def probe(args: argparse.Namespace, here: World, *, command: str) -> dict[str, A
     if here.rank == 0 and results:
         url = store.join(folder, f"{args.dataset}.json")
         told["results"] = _measured_before(url, told, names) + results
-        store.write_bytes(url, json.dumps(told, indent=1).encode())
+        store.write_bytes(url, json.dumps(redacted(told), indent=1).encode())
     return told
 
 
@@ -114,9 +115,9 @@ def _measured_before(url: str, told: dict[str, Any], names: Sequence[str]) -> li
         return []
     try:
         before = json.loads(store.read_bytes(url))
-        same = all(before[key] == told[key] for key in ("dataset", "test", "step", "protocol"))
+        same = all(before[key] == redacted(told[key]) for key in ("dataset", "test", "step", "protocol"))
         return [result for result in before["results"] if same and result["method"] not in names]
-    except (ValueError, KeyError, TypeError) as error:
+    except received.WRONG as error:
         raise ConfigError(f"{url} holds no results of a probe ({error}); move it away") from None
 
 

@@ -15,13 +15,12 @@ from torch.nn import functional
 
 from dcgan_dist import checkpoint, pictures
 from dcgan_dist.calibrate import calibrate
-from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.config import Config, config_of
+from dcgan_dist.config import Config
 from dcgan_dist.model import Discriminator, initialise
 from dcgan_dist.nets import Net, parse_net
+from dcgan_dist.sample import read_run
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
-from shards import ShardsError, store
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
@@ -34,25 +33,12 @@ IN_MEMORY_BYTES = 2**31
 
 def load_discriminator(run: str, *, step: int | None = None) -> tuple[Discriminator, Config, int]:
     """D of a run folder or URL on the CPU, settings and step. Raises CheckpointError, ConfigError."""
-    try:
-        config = config_of(run)
-    except ShardsError as error:
-        raise CheckpointError(f"{run} is not a run folder: {error}") from None
-    folder = store.join(run, "checkpoints")
-    if step is not None and step not in checkpoint.steps(folder):
-        there = ", ".join(map(str, checkpoint.steps(folder))) or "none"
-        raise CheckpointError(f"{run} has no checkpoint at step {step}; there are: {there}")
-    found = (
-        checkpoint.read_newest(folder, only=("d",))
-        if step is None
-        else checkpoint.read(folder, step, only=("d",))
-    )
-    if found is None:
-        raise CheckpointError(f"{run} has no whole checkpoint; train it first")
+    config, manifest, parts = read_run(run, step=step, only=("d",))
     model = config.model
-    d = Discriminator(parse_net(model.net), norm_eps=model.norm_eps, variant=model.variant)
-    checkpoint.load_weights(d, found[1].get("d", {}), name="d")
-    return d, config, found[0].step
+    with torch.device("meta"):
+        d = Discriminator(parse_net(model.net), norm_eps=model.norm_eps, variant=model.variant)
+    checkpoint.load_weights(d, parts.get("d", {}), name="d")
+    return d, config, manifest.step
 
 
 def randomised(d: Discriminator, *, seed: int) -> Discriminator:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from dcgan_dist import checkpoint
+from dcgan_dist import checkpoint, received
 from dcgan_dist.calibrate import calibrate
 from dcgan_dist.config import Config, Data, Optim, Train
 from dcgan_dist.model import draw_noise, initialise
@@ -32,6 +32,7 @@ from dcgan_dist.syncbn import synchronise
 from dcgan_dist.world import World
 from shards import store
 from shards.labels import read_labelled
+from shards.redact import redact, redacted
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -202,7 +203,7 @@ def probe(args: argparse.Namespace, here: World, *, command: str) -> dict[str, A
         raise ConfigError(
             f"batches of {BATCH_IMAGES} do not divide over {here.ranks} ranks, or are more than all"
         )
-    folder = store.join(args.run, "probe")
+    folder = received.folder(args.run, "probe")
     errors = controls(digits, seed=args.seed, device=here.device)
     results = [
         {"method": name, "known": len(digits.labels), "error": error} for name, error in errors.items()
@@ -212,7 +213,7 @@ def probe(args: argparse.Namespace, here: World, *, command: str) -> dict[str, A
         if here.rank == 0:
             store.make_folder(store.join(folder, f"mnist-{kind}"))
             parts = {name: _plain(net) for name, net in (("g", g), ("d", d))}
-            facts = {"epochs": args.epochs, "widths": widths, "command": command}
+            facts = {"epochs": args.epochs, "widths": widths, "command": redact(command)}
             checkpoint.write(store.join(folder, f"mnist-{kind}"), 0, parts, facts)
         found = nearest_errors(g, digits, here, samples=samples, seed=args.seed)
         results += [{"method": kind, "known": known, "error": error} for known, error in found.items()]
@@ -230,5 +231,5 @@ def probe(args: argparse.Namespace, here: World, *, command: str) -> dict[str, A
     if here.rank == 0:
         for result in results:
             print(f"{result['method']:<22} {result['known']:>9,} known {result['error']:6.2f} % error")
-        store.write_bytes(store.join(folder, "mnist.json"), json.dumps(told, indent=1).encode())
+        store.write_bytes(store.join(folder, "mnist.json"), json.dumps(redacted(told), indent=1).encode())
     return told

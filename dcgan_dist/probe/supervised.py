@@ -21,6 +21,7 @@ from dcgan_dist.calibrate import calibrate
 from dcgan_dist.model import STD, Discriminator, initialise
 from dcgan_dist.probe.data import Pictures
 from dcgan_dist.probe.protocol import Score, draw_labels, spread
+from dcgan_dist.received import WRONG
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.world import World
@@ -194,7 +195,7 @@ def _read(url: str) -> dict[str, Any]:
         found = json.loads(store.read_bytes(url))
         Trial(**found["trial"])
         float(found["validation_error"]), found["epochs"]
-    except (ValueError, KeyError, TypeError) as error:
+    except WRONG as error:
         raise ConfigError(f"{url} is not a trial's outcome ({error}); delete it") from None
     assert isinstance(found, dict)
     return found

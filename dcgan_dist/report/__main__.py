@@ -11,6 +11,8 @@ from dcgan_dist.report.page import render
 from shards import ShardsError, store
 from shards.command import command
 from shards.paths import argument
+from shards.printable import printable, storable
+from shards.redact import redact
 
 
 @command
@@ -28,13 +30,13 @@ def main(argv: Sequence[str]) -> int:
     out = args.out or store.join(args.runs[0], "report.html")
     try:
         runs = [gather(run) for run in dict.fromkeys(args.runs)]
-        page = render(runs, command=shlex.join(["python", "-m", "dcgan_dist.report", *argv]))
-        store.write_bytes(out, page.encode())
+        page = render(runs, command=redact(shlex.join(["python", "-m", "dcgan_dist.report", *argv])))
+        store.write_bytes(out, storable(page).encode())
     except (ExploreError, ShardsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for problem in (p for each in runs for p in each.problems):
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"left out: {printable(problem)}", file=sys.stderr)
     print(f"report: {out}")
     return 0
 

@@ -19,7 +19,7 @@ def chart(title: str, curves: Mapping[str, Curve]) -> str:
     y_low, y_high = min(0.0, y_low), y_high if y_high > y_low else y_low + 1
 
     def place(x: float, y: float) -> str:
-        across = LEFT + (WIDTH - LEFT - 8) * x / x_high
+        across = LEFT + (WIDTH - LEFT - 8) * x / max(x_high, 1.0)
         up = 8 + (HEIGHT - BOTTOM - 8) * (y_high - y) / (y_high - y_low)
         return f"{across:.1f},{up:.1f}"
 

@@ -50,7 +50,7 @@ def _head(runs: Sequence[Gathered], command: str) -> str:
         part = {name: each.settings.get(name) or {} for name in ("model", "data", "train")}
         rows.append(
             (
-                each.run,
+                each.name,
                 str(part["model"].get("net", "?")),
                 str(part["data"].get("url", "?")),
                 str(part["data"].get("batch_images", "?")),
@@ -102,14 +102,14 @@ def _ours(section: Section, runs: Sequence[Gathered]) -> str:
     """What the runs have of this section, or which command makes it."""
     if section.key == "training":
         return "".join(_training(each) for each in runs)
-    findings = {each.run: each.findings[section.key] for each in runs if section.key in each.findings}
-    probes = {each.run: each.probes[section.key] for each in runs if section.key in each.probes}
+    findings = {each.name: each.findings[section.key] for each in runs if section.key in each.findings}
+    probes = {each.name: each.probes[section.key] for each in runs if section.key in each.probes}
     parts = []
     if findings:
         parts.append(_measures(findings))
-        parts += [_figures(each, each.findings[section.key]) for each in runs if each.run in findings]
+        parts += [_figures(each, each.findings[section.key]) for each in runs if each.name in findings]
     parts += [_probe(run, told) for run, told in probes.items()]
-    missing = [each.run for each in runs if each.run not in findings and each.run not in probes]
+    missing = [each.name for each in runs if each.name not in findings and each.name not in probes]
     if missing:
         told = ", ".join(escape(run) for run in missing)
         parts.append(f'<p class="note">Not run for {told}. Make it with {_code(section.command)}</p>')
@@ -159,9 +159,9 @@ def _figures(each: Gathered, told: dict[str, Any]) -> str:
     for figure in told.get("figures", []):
         data = each.picture("explore", figure["file"].rsplit("/", 1)[-1])
         if data is not None:
-            parts.append(_picture(data, f"{each.run}: {figure['caption']}"))
+            parts.append(_picture(data, f"{each.name}: {figure['caption']}"))
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in told.get("notes", []))
-    made = f"At step {told['step']}, by {_code(told['command'])}"
+    made = f"At step {escape(str(told['step']))}, by {_code(told['command'])}"
     return f'{"".join(parts)}{notes}<p class="note">{made}</p>'
 
 
@@ -173,16 +173,13 @@ def _picture(data: bytes, caption: str) -> str:
 
 def _probe(run: str, told: dict[str, Any]) -> str:
     rows = [("method", "labels", "test error %", "spread", "paper %")]
-    paper = told.get("paper") or {}
+    paper = told["paper"]
     for result in told["results"]:
-        labels = str(result.get("labels", result.get("known", "-")))
-        interval = result.get("interval")
-        spread = "-" if interval is None else f"+- {float(interval):.2f}, {result.get('interval_of', '')}"
-        method = str(result["method"])
+        method, labels, interval = result["method"], result["labels"], result["interval"]
+        spread = "-" if interval is None else f"+- {interval:.2f}, {result['interval_of']}"
         known = paper.get(f"{method}, {labels}", paper.get(method, "-"))
-        rows.append((method, labels, f"{float(result['error']):.2f}", spread.rstrip(", "), str(known)))
-    protocol = escape(str(told.get("protocol", "")))
-    command = _code(str(told.get("command", "")))
+        rows.append((method, labels, f"{result['error']:.2f}", spread.rstrip(", "), known))
+    protocol, command = escape(told["protocol"]), _code(told["command"])
     return f'<p class="note">{escape(run)}: {protocol}</p>{table(rows)}<p>{command}</p>'
 
 
@@ -190,7 +187,7 @@ def _training(each: Gathered) -> str:
     def curve(name: str) -> list[tuple[float, float]]:
         return [(line["step"], line[name]) for line in each.curves if name in line]
 
-    parts = [f'<p class="note">{escape(each.run)}</p>']
+    parts = [f'<p class="note">{escape(each.name)}</p>']
     parts.append(chart("losses", {name: curve(name) for name in ("loss/d", "loss/g")}))
     judged = ("d/real", "d/fake_before", "d/fake_after")
     parts.append(chart("D(x), D(G(z)) before and after D's update", {name: curve(name) for name in judged}))
@@ -200,11 +197,11 @@ def _training(each: Gathered) -> str:
     for name in dict.fromkeys([*grids[1:2], *grids[-1:]]):
         data = each.picture("samples", name)
         if data is not None:
-            parts.append(_picture(data, f"{each.run}: {name.removesuffix('.png')}"))
+            parts.append(_picture(data, f"{each.name}: {name.removesuffix('.png')}"))
     real = each.picture("real.png")
     if real is not None:
-        parts.append(_picture(real, f"{each.run}: real pictures"))
-    parts.append(f"<p>{_code(SECTIONS[0].command.replace('RUN', each.run))}</p>")
+        parts.append(_picture(real, f"{each.name}: real pictures"))
+    parts.append(f"<p>{_code(SECTIONS[0].command.replace('RUN', each.name))}</p>")
     return "".join(parts)
 
 

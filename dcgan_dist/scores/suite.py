@@ -59,7 +59,7 @@ def read_reals(blocks: Blocks, images: int, here: World) -> Reals:
 
 def draw(sampler: Sampler, images: int, here: World, *, seed: int = 0) -> U8:
     """The same samples on any number of ranks, uint8 (images, S, S, 3), with batch norm frozen."""
-    sampler.freeze(calibrate.BATCHES)
+    sampler.freeze()
     size = sampler.generator.net.image_size
     everything = torch.zeros(images, size, size, 3, dtype=torch.uint8, device=here.device)
     for chunk in here.share(-(-images // CHUNK_IMAGES)):
