@@ -203,7 +203,11 @@ def _losses(run: Path) -> dict[int, dict[str, float]]:
     rows: list[dict[str, Any]] = [
         json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()
     ]
-    return {row["step"]: {k: v for k, v in row.items() if k.startswith(("loss/", "d/"))} for row in rows}
+    found: dict[int, dict[str, float]] = {}
+    for row in rows:  # several lines may tell of one step
+        told = {name: value for name, value in row.items() if name.startswith(("loss/", "d/"))}
+        found.setdefault(row["step"], {}).update(told)
+    return found
 
 
 def _tensors(run: Path) -> dict[str, Tensor]:

@@ -3,20 +3,17 @@ grids, progress.
 
     config.yaml  metrics.jsonl  tensorboard/  samples/step-*.png  real.png  checkpoints/
 
-A run folder may be any fsspec URL. Files that grow are then kept in a temporary folder and copied there
-whole.
+The files that grow are `folder`'s.
 """
 
-import json
 import logging
 import math
 import sys
-import tempfile
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,13 +26,15 @@ from tqdm import tqdm
 from dcgan_dist import alarms, checkpoint, pictures
 from dcgan_dist.alarms import Alarms
 from dcgan_dist.config import Config, dump
+from dcgan_dist.folder import Folder, History
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.nets import parse_net
 from dcgan_dist.owner import Owner
 from dcgan_dist.profiling import Trace
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.writer import Writer
+from dcgan_dist.writer import UnsavedError, Writer
 from shards import ShardsError, store
+from shards.patience import one_line
 from shards.reader import Blocks
 
 log = logging.getLogger("dcgan_dist")
@@ -57,50 +56,30 @@ BOARD_RANKS = 16
 """Ranks with curves of their own in TensorBoard; metrics.jsonl has all."""
 
 
-class Folder:
-    """A run folder at `url`, with a place on this machine for the files that grow.
-
-    Nothing is written once another run owns it: UnsavedError.
-    """
-
-    def __init__(self, url: str, owner: Owner) -> None:
-        self.url, self._owner = url, owner
-        owner.check()
-        for name in ("samples", "checkpoints", "tensorboard"):
-            store.make_folder(store.join(url, name))
-        self._scratch = None if store.is_local(url) else tempfile.TemporaryDirectory(prefix="dcgan_dist-")
-        self.growing = Path(self._scratch.name if self._scratch else url.removeprefix("file://"))
-
-    def write(self, name: str, data: bytes) -> None:
-        store.write_bytes(store.join(self.url, name), data)
-
-    def publish(self) -> None:
-        """Copy the growing files to where the run folder is."""
-        self._owner.check()
-        if self._scratch is not None:
-            for path in sorted(p for p in self.growing.rglob("*") if p.is_file()):
-                self.write(path.relative_to(self.growing).as_posix(), path.read_bytes())
-
-    def close(self) -> None:
-        """Publish for the last time."""
-        self.publish()
-        if self._scratch is not None:
-            self._scratch.cleanup()
-
-
 class Coordinator:
     """Rank 0's side of a run; see `Silent` for the other ranks."""
 
-    def __init__(self, config: Config, owner: Owner, *, first_step: int, total_steps: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        owner: Owner,
+        *,
+        first_step: int,
+        total_steps: int,
+        best: Mapping[str, Any] | None,
+    ) -> None:
         self.config, self._owner = config, owner
         self.folder = Folder(config.run.dir, owner)
         self.folder.write("config.yaml", dump(config).encode())
         self._checkpoints = store.join(config.run.dir, "checkpoints")
-        self._best = (math.inf, 0)
-        self._metrics = self._open_metrics(first_step)
-        self._board = SummaryWriter(
-            str(self.folder.growing / "tensorboard"), purge_step=first_step + 1 if first_step else None
-        )
+        self._history = History(self.folder, first_step)
+        self._scores: dict[int, float] = {}  # of the kind that the best checkpoint is chosen by
+        for row in [best or {}, *self._history.kept]:
+            self._note_score(row)
+        self._diversity: dict[str, float] = {}  # to be told with the next line
+        # What an earlier life wrote of the steps that come now is not shown beside them.
+        purged = first_step + 1 if first_step else 0
+        self._board = SummaryWriter(str(self.folder.growing / "tensorboard"), purge_step=purged)
         if not first_step:
             self._board.add_custom_scalars(LAYOUT)
         self._bar = tqdm(
@@ -119,8 +98,8 @@ class Coordinator:
 
     def log(self, step: int, values: dict[str, float], by_rank: dict[str, list[float]]) -> None:
         """One line of metrics, everywhere; `by_rank` holds a value for each rank."""
-        self._metrics.write(json.dumps({"step": step, **values, "ranks": by_rank}) + "\n")
-        self._metrics.flush()
+        self._history.write({"step": step, **values, **self._diversity, "ranks": by_rank})
+        self._diversity = {}
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         for name, row in by_rank.items():
@@ -144,17 +123,27 @@ class Coordinator:
     def score(self, step: int, values: dict[str, float], protocol: dict[str, Any]) -> None:
         """The scores of step's samples, in lines and curves of their own."""
         told = {f"eval/{name}": value for name, value in values.items()}
-        self._metrics.write(json.dumps({"step": step, **told, "protocol": protocol}) + "\n")
-        self._metrics.flush()
+        self._history.write({"step": step, **told, "protocol": protocol})
         for name, value in told.items():
             self._board.add_scalar(name, value, step)
-        self._note_best(step, told)
+        self._note_score({"step": step, **told})
 
-    def _note_best(self, step: int, values: Mapping[str, float]) -> None:
-        """Keep in mind the step with the lowest score of the kind that the run is to keep."""
-        found = values.get(f"eval/{self.config.run.checkpoint_best}", math.nan)
-        if found < self._best[0]:
-            self._best = found, step
+    def _note_score(self, row: Mapping[str, Any]) -> None:
+        """Keep in mind a score of the kind that chooses the best checkpoint."""
+        step, found = row.get("step"), row.get(f"eval/{self.config.run.checkpoint_best}")
+        if type(step) is int and isinstance(found, int | float) and math.isfinite(found):
+            self._scores[step] = found
+
+    def _best(self, step: int) -> dict[str, Any]:
+        """The row of the lowest score of all checkpoints that are there, and of `step`, which is to be."""
+        if not self._scores:
+            return {}
+        there = {step, *checkpoint.steps(self._checkpoints)}
+        scores = {scored: score for scored, score in list(self._scores.items()) if scored in there}
+        if not scores:
+            return {}
+        best = min(scores, key=lambda scored: scores[scored])
+        return {"step": best, f"eval/{self.config.run.checkpoint_best}": scores[best]}
 
     def tick(self) -> None:
         """A step is done. Raises UnsavedError when checkpoints can no longer be written."""
@@ -182,6 +171,10 @@ class Coordinator:
         self._picture("samples", images, step, f"samples/{checkpoint.stem(step)}.png")
         share = alarms.diversity(images) / max(self._real_diversity, 1e-9)
         self._board.add_scalar("samples/diversity", share, step)
+        self._diversity = {"samples/diversity": share} if step else {}
+        if self._diversity and step % self.config.run.log_steps and step != self._total:
+            self._history.write({"step": step, **self._diversity})
+            self._diversity = {}
         for text in self._alarms.of_diversity(share) + self._alarms.of_filters(responses):
             self._alarm(step, text)
         self._board.flush()
@@ -197,12 +190,13 @@ class Coordinator:
 
     def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
         """Write a checkpoint in the background."""
-        # The best as of now: a better one may be noted while this is written, and is not saved then.
-        self._writer.save(step, partial(self._write, step, parts, facts, best=self._best[1]))
+        self._writer.save(step, partial(self._write, step, parts, facts))
 
-    def _write(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any], *, best: int) -> None:
+    def _write(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
         self._owner.check()
-        checkpoint.write(self._checkpoints, step, parts, facts)
+        self._history.keep()
+        best = self._best(step)
+        checkpoint.write(self._checkpoints, step, parts, facts | {"best": best})
         self._damaged.discard(step)
         run = self.config.run
         try:
@@ -210,7 +204,7 @@ class Coordinator:
                 self._checkpoints,
                 keep=run.checkpoints_kept,
                 keep_steps=run.checkpoint_keep_steps,
-                pinned=(best,),
+                pinned=(best.get("step", 0),),
                 damaged=self._damaged,
             )
             self._owner.note_saved(step)
@@ -219,30 +213,13 @@ class Coordinator:
 
     def close(self) -> None:
         """Wait for the writer and leave every file complete."""
-        try:
-            self._writer.close()
-        finally:
-            self._bar.close()
-            self._board.close()
-            self._metrics.close()
-            self.folder.close()
-
-    def _open_metrics(self, first_step: int) -> Any:
-        """metrics.jsonl without the lines of steps that will be run again."""
-        path = self.folder.growing / "metrics.jsonl"
-        kept = []
-        url = store.join(self.folder.url, "metrics.jsonl")
-        if first_step and store.exists(url):
-            for line in store.read_bytes(url).decode().splitlines():
-                try:
-                    values = json.loads(line)
-                except ValueError:  # cut short by a kill
-                    continue
-                if values["step"] <= first_step:
-                    kept.append(line)
-                    self._note_best(values["step"], values)
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        return path.open("a", encoding="utf-8")
+        with ExitStack() as last:  # all of them, from the last to the first, whichever fails
+            last.callback(self.folder.close)
+            last.callback(self._history.close)
+            last.callback(self._board.close)
+            last.callback(self._trace.close)
+            last.callback(self._bar.close)
+            last.callback(self._writer.close)
 
 
 def _keep(responses: dict[str, Tensor], name: str, norm: nn.Module, given: object, made: Tensor) -> None:
@@ -263,17 +240,58 @@ class Silent:
 
 @contextmanager
 def coordinate(
-    config: Config, owner: Owner | None, *, first_step: int, total_steps: int
+    config: Config,
+    owner: Owner | None,
+    *,
+    first_step: int,
+    total_steps: int,
+    best: Mapping[str, Any] | None = None,
 ) -> Iterator[Coordinator | Silent]:
-    """The coordinator of this rank; a rank that does not own the run folder writes nothing."""
+    """The coordinator of this rank; a rank that does not own the run folder writes nothing.
+
+    `best` is what the checkpoint gone on from says of the best one. Raises UnsavedError where the run folder
+    cannot be written, or is another's by now.
+    """
     if owner is None:
         yield Silent()
         return
-    coordinator = Coordinator(config, owner, first_step=first_step, total_steps=total_steps)
-    try:
-        yield coordinator
-    finally:
+    with _one_line(config.run.dir):
+        coordinator = Coordinator(config, owner, first_step=first_step, total_steps=total_steps, best=best)
+        try:
+            yield coordinator
+        except BaseException as first:
+            try:
+                with _one_line(config.run.dir):
+                    coordinator.close()
+            except (ShardsError, UnsavedError) as error:
+                if not isinstance(first, OSError | ShardsError | UnsavedError):  # which say the same
+                    log.warning("%s", error)
+            raise
         coordinator.close()
+
+
+@contextmanager
+def _one_line(url: str) -> Iterator[None]:
+    """An error of the system at a file of the run folder `url` as one line."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread hands its error on to whoever writes next."""
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
+            before(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    except BrokenPipeError:  # of whoever read the output
+        raise
+    except OSError as error:
+        raise UnsavedError(
+            f"run.dir={url} cannot be written: {one_line(error)}; checkpoints are as they were; make room or "
+            "give access, then start the same command again"
+        ) from error
+    finally:
+        threading.excepthook = before
 
 
 def fixed_noise(config: Config) -> Tensor:

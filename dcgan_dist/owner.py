@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,23 +106,17 @@ class Owner:
         self.check(now=False)
 
     def release(self) -> None:
-        """Hold it no longer. What storage says against it is told only: others find this process gone."""
+        """Hold it no longer. Where storage does not take that, others find this process gone."""
         self._over.set()
         self._thread.join()
         _held.discard(self._holder.token)
-        try:
-            with self._lock:
-                self._renew(owner=None)
-        except ShardsError as error:
-            log.warning("run.dir=%s still bears this process's name: %s", self.url, error)
+        with suppress(ShardsError), self._lock:
+            self._renew(owner=None)
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
-            try:
-                with self._lock:
-                    self._renew()
-            except ShardsError:  # checkpoints meet the same, and tell it
-                continue
+            with suppress(ShardsError), self._lock:  # checkpoints meet the same, and tell it
+                self._renew()
 
     def _renew(self, **changes: Any) -> None:
         with _alone(self.url):

@@ -5,13 +5,14 @@ Starting the same command again resumes from the newest whole checkpoint, on any
 divides the batch.
 """
 
+import errno
 import logging
 import math
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from dcgan_dist.alarms import DivergedError
 from dcgan_dist.checkpoint import CheckpointError, Manifest
 from dcgan_dist.config import Config, check, check_data, read_config, total_steps
 from dcgan_dist.coordinator import coordinate, versions
+from dcgan_dist.meter import Meter
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.owner import Owner, hold
 from dcgan_dist.parallel import make_cast, make_players
@@ -39,8 +41,11 @@ from dcgan_dist.world import World
 from dcgan_dist.writer import UnsavedError
 from shards import Index, ShardsError, store
 from shards.command import command
-from shards.machine import peak_memory_bytes
+from shards.patience import one_line
 from shards.reader import Blocks
+
+SCARCE = {errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS}
+"""What the system has no more of; another try by itself would meet the same."""
 
 
 def train(config: Config, here: World, index: Index, *, signals: Signals, owner: Owner | None) -> int | None:
@@ -52,7 +57,8 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
     plan = Plan(blocks.kept_counts, batch_images=config.data.batch_images, seed=config.train.seed)
     run, scorer = config.run, Scorer(config, here, blocks) if config.eval.steps else None
     feed = open_feed(config, blocks, plan, lanes=trainer.rows, first_step=first, stop_step=last)
-    with feed, coordinate(config, owner, first_step=first, total_steps=last) as coordinator:
+    told = coordinate(config, owner, first_step=first, total_steps=last, best=trainer.best)
+    with feed, told as coordinator:
         meter = Meter(feed, here, config.data.batch_images)
         stop = Stop(signals, here.store, here.device)
         coordinator.show_real(blocks, write=first == 0)
@@ -65,10 +71,10 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
             meter.tick()
             coordinator.tick()
             stopped = done < last and stop.after(done)
-            if done % run.log_steps == 0 or done == last:
-                coordinator.log(done, trainer.metrics(done) | meter.read(done), meter.by_rank)
             if done % run.sample_steps == 0 or done == last:
                 coordinator.sample(done, trainer.shown)
+            if done % run.log_steps == 0 or done == last:
+                coordinator.log(done, trainer.metrics(done) | meter.read(done), meter.by_rank)
             if scorer is not None and scorer.due(done, last):
                 coordinator.score(done, scorer.scores(done, trainer.shown), scorer.protocol)
             if done % run.checkpoint_steps == 0 or done == last or stopped:
@@ -92,6 +98,8 @@ class Trainer:
         self.dtype = next(self.g.bare.parameters()).dtype
         self.rows = lanes(here.rank, here.ranks, config.data.batch_images)
         self.ema = self.g.bare.replica() if config.train.ema_decay is not None else None
+        self.best: dict[str, Any] = {}
+        """What the checkpoint gone on from says of the best one."""
         self._last: Metrics = {}
 
     @property
@@ -204,6 +212,8 @@ class Trainer:
                 "now holds, or other ones were removed; put those back, or choose another run.dir"
             )
         checkpoint.restore(parts, self.g, self.d, self.ema)
+        best = manifest.facts.get("best")
+        self.best = best if isinstance(best, dict) else {}
         before = manifest.facts.get("config")
         changed = differences(before, self.config) if isinstance(before, dict) else ["configuration"]
         if changed:
@@ -241,62 +251,6 @@ def open_feed(
     )
 
 
-class Meter:
-    """Speed since the last reading, and what storage was asked for since the start of each process.
-
-    `by_rank` holds what each rank said at the last reading.
-    """
-
-    def __init__(self, feed: Feed, here: World, batch_images: int) -> None:
-        self.feed, self.here, self.batch_images = feed, here, batch_images
-        self.by_rank: dict[str, list[float]] = {}
-        self._restart()
-
-    def _restart(self) -> None:
-        self._steps, self._began, self._waited = 0, time.perf_counter(), self.feed.waited_seconds
-
-    def tick(self) -> None:
-        self._steps += 1
-
-    def read(self, step: int) -> dict[str, float]:
-        """Figures since the last reading, and a new start; all ranks must call it.
-
-        Raises ConfigError where more damaged samples were replaced than may be.
-        """
-        seconds = time.perf_counter() - self._began
-        own = self._own(seconds)
-        table = self.here.gather(torch.tensor(list(own.values()), dtype=torch.float64)).cpu()
-        self.by_rank = dict(zip(own, table.T.tolist(), strict=True))
-        told = {name: sum(values) for name, values in self.by_rank.items()}
-        self.feed.check_replaced(int(told["data/replaced"]))
-        # The run is as fast as its slowest rank.
-        for name in ("speed/data_wait_share", "memory/process_bytes"):
-            told[name] = max(self.by_rank[name])
-        told["speed/images_per_second"] = self._steps * self.batch_images / seconds
-        told["speed/step_seconds"] = seconds / self._steps
-        told["data/images_seen"] = float(step * self.batch_images)
-        if torch.cuda.is_available():
-            told["memory/gpu_bytes"] = float(torch.cuda.max_memory_allocated())
-        self._restart()
-        return told
-
-    def _own(self, seconds: float) -> dict[str, float]:
-        """What this rank has to say."""
-        storage, fetch = store.counters.snapshot(), self.feed.fetch
-        told = {
-            "speed/data_wait_share": (self.feed.waited_seconds - self._waited) / seconds,
-            "data/replaced": self.feed.replaced,
-            "storage/requests": storage.requests,
-            "storage/retries": storage.retries,
-            "storage/hedges": fetch.hedges,
-            "storage/read_bytes": storage.read_bytes,
-            "memory/process_bytes": peak_memory_bytes(),
-        }
-        if fetch.cache:
-            told |= {"cache/hits": fetch.cache.hits, "cache/misses": fetch.cache.misses}
-        return {name: float(value) for name, value in told.items()}
-
-
 @command
 def main(argv: Sequence[str]) -> int:
     """The command line; its exit codes are those of `stopping`."""
@@ -307,7 +261,10 @@ def main(argv: Sequence[str]) -> int:
             return run(argv, signals)
     except LostRanksError as error:
         print(f"error: rank {rank}: {error}", file=sys.stderr, flush=True)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in SCARCE:
+            print(f"error: rank {rank}: {one_line(error)}", file=sys.stderr, flush=True)
+            return REFUSED
         print(f"rank {rank} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
     return UNFORESEEN
 
