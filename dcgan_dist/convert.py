@@ -23,6 +23,7 @@ from dcgan_dist.model import Discriminator, Generator
 from dcgan_dist.nets import PRESETS, NetError, parse_net
 from shards import ShardsError, store
 from shards.command import command
+from shards.errors import NPY_ERRORS
 from shards.paths import argument
 
 
@@ -39,8 +40,10 @@ def read_arrays(folder: Path, part: str) -> list[Tensor]:
         numbers = ", ".join(str(number) for number, _ in found)
         raise CheckpointError(f"{folder}: the {part} arrays are numbered {numbers}; some are missing")
     try:
-        return [torch.from_numpy(np.load(path, allow_pickle=False)).float() for _, path in found]
-    except (OSError, ValueError, TypeError) as error:
+        # Mapped, so that a header that promises more than the file holds is refused and costs nothing.
+        arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for _, path in found]
+        return [torch.from_numpy(np.array(array)).float() for array in arrays]
+    except (OSError, *NPY_ERRORS) as error:
         raise CheckpointError(f"{folder}: a {part} array cannot be read: {error}") from None
 
 

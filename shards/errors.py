@@ -3,6 +3,8 @@
 Kept out: errors of our own making, which are assertions.
 """
 
+import tokenize
+
 from shards.printable import printable
 from shards.redact import redact
 
@@ -36,3 +38,10 @@ class ImageError(ShardsError):
     def __init__(self, message: str, reason: str = "not a picture") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+NPY_ERRORS = (
+    *(ValueError, TypeError, EOFError, OverflowError, MemoryError, RecursionError, SyntaxError),
+    tokenize.TokenError,
+)
+"""What numpy raises on a `.npy` header that is none."""

@@ -132,6 +132,19 @@ def test_the_authors_arrays_become_a_run_folder(tmp_path: Path, capsys: pytest.C
     assert "no files like" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("shape", ["(10000000000000,)", "(-1,)", f"({'9' * 300},)", "()", "(", "1" * 9000])
+def test_an_array_whose_header_lies_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], shape: str
+) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(9100).encode() + b"\n"
+    wrong = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    (tmp_path / "gen_params_01.npy").write_bytes(wrong)
+    assert convert.main(["dcgan-code", str(tmp_path), str(tmp_path / "x"), "--net", "tiny16"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {tmp_path}: a gen array cannot be read: ")
+    assert told.count("\n") == 1, told
+
+
 @pytest.mark.skipif(not AUTHORS.is_dir(), reason="the authors' released SVHN arrays are not at hand")
 def test_the_authors_svhn_model_gives_its_known_values() -> None:
     net = parse_net("svhn32")

@@ -17,6 +17,7 @@ from shards import store
 
 F32 = NDArray[np.float32]
 NOT_ATTRIBUTES = ("name", "label", "key", "boxes")
+LARGEST = 1e30  # number in a json
 MOST_VALUES = 8  # of a text that becomes attributes, one for each value
 
 
@@ -49,10 +50,14 @@ class Truth:
 
 
 def read(metas: Sequence[Mapping[str, Any]], *, where: str) -> Truth:
-    """The truth of pictures with these jsons. Raises ExploreError where they say nothing."""
-    objects = tuple(sorted({name for meta in metas for name in meta.get("boxes", {})}))
-    texts = _texts(metas)
-    rows = [_flatten(meta, objects, texts) for meta in metas]
+    """The truth of pictures with these jsons. Raises ExploreError where they say nothing, or no sense."""
+    try:
+        boxes = [boxes_of(meta) for meta in metas]
+        objects = tuple(sorted({name for each in boxes for name in each}))
+        texts = _texts(metas)
+        rows = [_flatten(meta, objects, texts) for meta in metas]
+    except ValueError as error:
+        raise ExploreError(f"{where}: the json of a picture: {error}; give other --data") from None
     names = sorted({name for row in rows for name in row})
     if not names:
         raise ExploreError(
@@ -66,15 +71,45 @@ def read(metas: Sequence[Mapping[str, Any]], *, where: str) -> Truth:
         tuple(attributes[i] for i in varied),
         table[:, varied],
         objects,
-        [{name: list(box) for name, box in meta.get("boxes", {}).items()} for meta in metas],
+        boxes,
     )
+
+
+def boxes_of(meta: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The box of each object that `meta` names. Raises ValueError."""
+    boxes = meta.get("boxes", {})
+    if not isinstance(boxes, dict):
+        raise ValueError(f'"boxes" is {_shown(boxes)}, not {{"name": [left, top, right, bottom], ...}}')
+    found = {}
+    for name, box in boxes.items():
+        if not isinstance(box, list) or len(box) != 4:
+            raise ValueError(f"box {name!r} is {_shown(box)}, not [left, top, right, bottom]")
+        found[name] = [_number(edge, name) for edge in box]
+        if not all(-1 <= edge <= 2 for edge in found[name]):
+            raise ValueError(f"box {name!r} is {_shown(box)}, not in fractions of the side")
+    return found
+
+
+def _number(value: object, name: str) -> float:
+    """Raises ValueError unless `value` is a number that can be reckoned with; NaN says nothing and may."""
+    if not isinstance(value, bool | int | float) or abs(value) > LARGEST:
+        raise ValueError(f"{name!r} has {_shown(value)}, not a number of at most {LARGEST:g}")
+    return float(value)
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _attribute(name: str, column: F32) -> Attribute:
     known = column[~np.isnan(column)]
-    if set(known.tolist()) <= {0.0, 1.0}:
-        return Attribute(name, True, float(known.mean()), float(known.std()))
-    return Attribute(name, False, float(known.mean()), float(known.std()))
+    binary = set(known.tolist()) <= {0.0, 1.0}
+    mean, std = (float(of(known, dtype=np.float64)) for of in (np.mean, np.std))
+    return Attribute(name, binary, mean, std)
 
 
 def _texts(metas: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -98,7 +133,7 @@ def _flatten(
         if isinstance(value, str):
             row |= {f"{name}={text}": float(value == text) for text in texts.get(name, ())}
         elif isinstance(value, bool | int | float):
-            row[name] = float(value)
+            row[name] = _number(value, name)
     return row
 
 
@@ -121,11 +156,11 @@ def read_labels(url: str) -> dict[int, dict[str, Any]]:
         found = json.loads(store.read_bytes(url))
         labels = {int(number): dict(meta) for number, meta in found.items()}
         for meta in labels.values():
-            for box in meta.get("boxes", {}).values():
-                left, top, right, bottom = (float(edge) for edge in box)
+            for box in boxes_of(meta).values():
+                left, top, right, bottom = box
                 if not 0 <= left < right <= 1 or not 0 <= top < bottom <= 1:
                     raise ValueError(f"box {box} is not [left, top, right, bottom] in fractions of the side")
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ExploreError(
             f'{url} is not a file of labels ({error}); write {{"3": {{"glasses": 1}}, ...}}'
         ) from None

@@ -6,7 +6,6 @@ What a sample, its picture and its label are is as `python -m shards index` has 
 
 import hashlib
 import io
-import tokenize
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
@@ -17,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from shards import store
-from shards.errors import ImageError, ShardsError
+from shards.errors import NPY_ERRORS, ImageError, ShardsError
 from shards.format import meta_json, picture_extensions
 from shards.images import MAX_PIXELS
 from shards.meta import label_of, parse_meta
@@ -190,8 +189,10 @@ def _array(data: bytes) -> NDArray[np.uint8]:
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, kind = read(stream)
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError) as error:
+    except NPY_ERRORS as error:
         raise ImageError(f"no .npy file: {' '.join(str(error).split())[:80]}") from error
+    if max(shape, default=0) > MAX_PIXELS:
+        raise ImageError("the .npy declares more pixels than are read", "too large")
     grey = len(shape) == 2 or shape[2:] == (1,)
     whole = len(data) - stream.tell() == int(np.prod([float(size) for size in shape]))
     if kind != np.uint8 or fortran or not whole or not (grey or shape[2:] == (3,)) or 0 in shape:

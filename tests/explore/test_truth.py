@@ -49,12 +49,40 @@ def test_pictures_of_which_nothing_is_said_are_refused() -> None:
         '{"1": 5}',
         '{"1": {"boxes": {"window": [0, 0, 2, 1]}}}',
         '{"1": {"boxes": 3}}',
+        '{"1": {"boxes": null}}',
+        '{"1": {"boxes": {"window": "0011"}}}',
+        '{"1": {"boxes": {"window": [0, 0, 1%s, 1]}}}' % ("0" * 400),
+        '{"%s": {}}' % ("1" * 5000),
+        "[" * 100_000,
     ],
 )
 def test_a_file_of_labels_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text(text)
     with pytest.raises(ExploreError, match="is not a file of labels"):
         truth.read_labels(str(tmp_path / "labels.json"))
+
+
+@pytest.mark.parametrize(
+    ("meta", "told"),
+    [
+        ({"boxes": [{"bbox": [1, 2, 3, 4], "category_id": 7}]}, '"boxes" is [{'),
+        ({"boxes": 3}, '"boxes" is 3, not {"name"'),
+        ({"boxes": None}, '"boxes" is None'),
+        ({"boxes": {"cat": [1, 2, 3]}}, "box 'cat' is [1, 2, 3], not [left"),
+        ({"boxes": {"cat": 5}}, "box 'cat' is 5"),
+        ({"boxes": {"cat": ["a", 0, 1, 1]}}, "'cat' has 'a', not a number"),
+        ({"boxes": {"cat": [0, 0, 640, 480]}}, "box 'cat' is [0, 0, 640, 480], not in fractions"),
+        ({"yaw": 10**400}, "'yaw' has 1000"),
+        ({"yaw": 10**5000}, "'yaw' has a number of thousands of digits"),
+        ({"yaw": float("inf")}, "'yaw' has inf"),
+    ],
+)
+def test_a_json_of_another_form_is_one_line(meta: dict[str, object], told: str) -> None:
+    with pytest.raises(ExploreError) as error:
+        truth.read([{"yaw": 1.0}, meta], where="set")
+    assert f"set: the json of a picture: {told}" in str(error.value)
+    assert len(str(error.value)) < 200
+    assert "\n" not in str(error.value)
 
 
 def test_labels_are_read_by_number(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ from scipy.io import savemat
 
 from shards.__main__ import main
 from shards.build import build
-from shards.errors import ShardsError
+from shards.errors import ImageError, ShardsError
 from shards.images import decode
 from shards.index import load
 from shards.look import read_sample
 from shards.sources import members
 from shards.sources.imagenet import ImageNet
 from shards.sources.rooms import Rooms
-from shards.sources.webdataset import Webdataset
+from shards.sources.webdataset import Webdataset, _array
 
 WNIDS = ("n02119789", "n01440764", "n07747607")
 """As in the real tar, not in sorted order."""
@@ -196,6 +196,17 @@ def npy_bytes(array):
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["(10000000000000,)", "(-1,)", f"({'9' * 3000},2,3)", "((1,),)", "(", "(" * 300, "-" * 8000 + "1"],
+)
+def test_an_array_whose_header_lies_is_a_bad_picture(shape):
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(9100).encode() + b"\n"
+    with pytest.raises(ImageError, match=r"npy") as error:
+        _array(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    assert len(str(error.value)) < 200
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
