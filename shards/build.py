@@ -32,6 +32,7 @@ from shards.machine import usable_cores
 from shards.place import begin, check_free
 from shards.resize import WAYS, load_cv2
 from shards.sources import Source
+from shards.sources.downloads import check_downloads
 from shards.stored import Stored, load_marks, save_mark, sweep
 
 SHARD_IMAGES = 2048
@@ -133,6 +134,7 @@ def build(
         sweep(out_url)
     elif found := take_built(source, out_url, cut):
         return found
+    check_downloads(source, out_url)
     begin(out_url, settings_of(source, cut))
     shards = range(shards_of(source, cut))
     stored = store_shards(

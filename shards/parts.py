@@ -14,6 +14,7 @@ from shards.format import compact_json
 from shards.index import Index
 from shards.place import begin
 from shards.sources import Source
+from shards.sources.downloads import check_downloads
 from shards.stored import Stored, is_final, mark_name, pack, parse
 
 
@@ -48,6 +49,8 @@ def build_part(
     shards = part_shards(part, parts, shards_of(source, cut))
     if take_built(source, out_url, cut) or _is_built(source, out_url, cut, part, parts):
         return len(shards)
+    if part == 1:  # for all parts; the merge looks whether it was done
+        check_downloads(source, out_url)
     begin(out_url, settings_of(source, cut))
     stored = store_shards(
         source, out_url, cut, shards=shards, workers=workers, progress=progress, max_bad=max_bad
@@ -86,6 +89,7 @@ def merge(
     stored = [
         result for part in range(1, parts + 1) for result in _read(source, out_url, cut, part, parts, sizes)
     ]
+    check_downloads(source, out_url)
     return finish(source, out_url, cut, stored=stored, max_bad=max_bad, on_failures=on_failures)
 
 

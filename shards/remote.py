@@ -1,25 +1,29 @@
 """fsspec's file systems: one of each kind per process, every call with a limit of time.
 
-Clients that try again by themselves are told not to, because `patience` does. Kept out: tries, lengths and
-messages.
+Clients that try again by themselves are told not to, because `patience` does. Kept out: the lengths of reads.
 """
 
+import hashlib
 import os
 import threading
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
 import fsspec
 from fsspec.asyn import sync
 
-from shards.errors import StoreError
-from shards.patience import Limits, one_line
+from shards.errors import MissingError, StoreError
+from shards.patience import Counters, GaveUpError, Limits, one_line, patiently
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "adl": "az"}
 BUCKETS = frozenset(EXTRAS)
 """Protocols where folders are only part of a name, inside a bucket that exists or does not."""
 
 S3 = ("s3", "s3a")
+SINGLE_PUT_BYTES = 100 * 2**20
+"""What s3fs uploads in a single request; one of those carries its MD5, which the server checks."""
+
 PART_TRIES = 3
 """Of each part of a large upload, so that one lost part does not repeat the file."""
 
@@ -52,6 +56,38 @@ def find(url: str, limits: Limits, *, in_parts: bool = False) -> tuple[FileSyste
         raise StoreError(
             f"{url}: {protocol}:// is no kind of storage fsspec knows: {one_line(error)}"
         ) from error
+
+
+def upload(url: str, data: bytes, limits: Limits, counters: Counters) -> None:
+    """Put the file there whole. Raises MissingError without its bucket or folder, or GaveUpError."""
+    protocol = url.partition("://")[0]
+    single = len(data) < SINGLE_PUT_BYTES
+    fs, path = find(url, limits, in_parts=not single)
+    settings: dict[str, str] = {}
+    if protocol in S3 and single:
+        settings["ContentMD5"] = b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+    try:
+        patiently(
+            lambda seconds: fs.call("pipe_file", seconds, path, data, **settings),
+            limits,
+            counters,
+            size_bytes=len(data),
+        )
+    except FileNotFoundError as error:
+        raise _no_bucket(fs, path) from error
+
+
+def find_bucket(url: str, limits: Limits, counters: Counters) -> None:
+    """Nothing where the bucket is there, or where this account may not ask. Raises MissingError."""
+    fs, path = find(url, limits)
+    bucket = path.partition("/")[0]
+    try:
+        patiently(lambda seconds: fs.call("info", seconds, bucket), limits, counters)
+    except FileNotFoundError as error:
+        raise _no_bucket(fs, path) from error
+    except GaveUpError as error:
+        if not isinstance(error.error, PermissionError):
+            raise
 
 
 def forget() -> None:
@@ -91,6 +127,14 @@ def _make(kind: Any, protocol: str, asked: dict[str, Any], limits: Limits, *, in
     fs = kind(**settings, use_listings_cache=False, skip_instance_cache=True)
     fs.retries = 1
     return fs
+
+
+def _no_bucket(fs: FileSystem, path: str) -> StoreError:
+    place = f"{fs.protocol}://{path}"
+    if fs.protocol in BUCKETS:
+        bucket = path.partition("/")[0]
+        return MissingError(f"cannot write {place}: there is no bucket {bucket}; make it, or name another")
+    return MissingError(f"cannot write {place}: its folder is not there")
 
 
 def _in_time(call: Callable[[], Any], seconds: float) -> Any:

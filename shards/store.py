@@ -6,9 +6,7 @@ bytes mean.
 """
 
 import errno
-import hashlib
 import os
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +44,7 @@ __all__ = [
     "remove",
     "sizes",
     "sizes_if_any",
+    "state",
     "write_bytes",
 ]
 
@@ -57,11 +56,11 @@ LIMITS = Limits()
 counters = Counters()
 """What this process asked of storage, for whoever shows it: `counters.snapshot()`."""
 
+VERSION_NAMES = ("size", "ETag", "etag", "md5Hash", "LastModified", "mtime", "last_modified")
+"""What file systems tell of a file that another version of it has not."""
+
 PIECE_BYTES = 2**25
 """A larger file is read in pieces of this length, so that a lost connection does not cost all of it."""
-
-SINGLE_PUT_BYTES = 100 * 2**20
-"""What s3fs uploads in a single request; one of those carries its MD5, which the server checks."""
 
 
 def is_local(url: str) -> bool:
@@ -86,6 +85,16 @@ def exists(url: str) -> bool:
         except FileNotFoundError:
             return False
         return True
+
+
+def state(url: str) -> dict[str, Any]:
+    """What tells one version of the file from another, as JSON: its bytes, and when it was written."""
+    with _as_store_error("look for", url):
+        if is_local(url):
+            found = _path(url).stat()
+            return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+        told = _ask(url, "info")
+        return {name: str(told[name]) for name in VERSION_NAMES if told.get(name) is not None}
 
 
 def sizes(url: str) -> dict[str, int]:
@@ -158,7 +167,7 @@ def write_bytes(url: str, data: bytes) -> None:
             local.write_bytes(_path(url), data)
             counters.add(requests=1)
         else:
-            _upload(url, data)
+            remote.upload(url, data, LIMITS, counters)
         counters.add(written_bytes=len(data))
 
 
@@ -182,7 +191,7 @@ def make_folder(url: str) -> None:
         elif _protocol(url) not in remote.BUCKETS:
             _ask(url, "makedirs", exist_ok=True)
         elif _protocol(url) in remote.S3:
-            _find_bucket(url)
+            remote.find_bucket(url, LIMITS, counters)
 
 
 def forget_connections() -> None:
@@ -244,8 +253,7 @@ def _read_pieces(url: str, state: dict[str, Any]) -> bytes | None:
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two answers of `info` tell of the same bytes."""
-    names = ("size", "ETag", "etag", "md5Hash", "LastModified", "mtime", "last_modified")
-    return all(one.get(name) == other.get(name) for name in names)
+    return all(one.get(name) == other.get(name) for name in VERSION_NAMES)
 
 
 def _read_range(url: str, start: int, stop: int, check: Callable[[bytes], bool] | None) -> bytes:
@@ -285,44 +293,6 @@ def _checked(data: bytes, check: Callable[[bytes], bool] | None) -> bytes:
     if check and not check(data):
         raise SumError("the bytes do not match their checksum")
     return data
-
-
-def _upload(url: str, data: bytes) -> None:
-    single = len(data) < SINGLE_PUT_BYTES
-    fs, path = _remote(url, in_parts=not single)
-    settings: dict[str, str] = {}
-    if fs.protocol in remote.S3 and single:
-        settings["ContentMD5"] = b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-    try:
-        patiently(
-            lambda seconds: fs.call("pipe_file", seconds, path, data, **settings),
-            LIMITS,
-            counters,
-            size_bytes=len(data),
-        )
-    except FileNotFoundError as error:
-        raise _no_bucket(fs, path) from error
-
-
-def _find_bucket(url: str) -> None:
-    """Nothing where the bucket is there, or where this account may not ask."""
-    fs, path = _remote(url)
-    bucket = path.partition("/")[0]
-    try:
-        patiently(lambda seconds: fs.call("info", seconds, bucket), LIMITS, counters)
-    except FileNotFoundError as error:
-        raise _no_bucket(fs, path) from error
-    except GaveUpError as error:
-        if not isinstance(error.error, PermissionError):
-            raise
-
-
-def _no_bucket(fs: FileSystem, path: str) -> StoreError:
-    place = f"{fs.protocol}://{path}"
-    if fs.protocol in remote.BUCKETS:
-        bucket = path.partition("/")[0]
-        return MissingError(f"cannot write {place}: there is no bucket {bucket}; make it, or name another")
-    return MissingError(f"cannot write {place}: its folder is not there")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from shards.errors import ShardsError
 from shards.format import compact_json
 from shards.index import Shard, parse_shard
 from shards.place import BEGUN_NAME
+from shards.sources.downloads import VERIFIED_NAME
 
 MARK_NAME = r"shard-(\d{6})\.done\.json"
 PART_NAME = r"part-\d{6}-of-\d{6}\.json"
@@ -73,7 +74,7 @@ def is_final(result: Stored) -> bool:
 def sweep(out_url: str) -> None:
     """Remove all that a build leaves on its way: marks, records of parts, writes that were broken off."""
     names = store.sizes_if_any(out_url)
-    left = f"{MARK_NAME}|{PART_NAME}|{BROKEN_OFF}" if BEGUN_NAME in names else BROKEN_OFF
+    left = f"{MARK_NAME}|{PART_NAME}|{VERIFIED_NAME}|{BROKEN_OFF}" if BEGUN_NAME in names else BROKEN_OFF
     for name in names:
         if re.fullmatch(left, name):
             store.remove(store.join(out_url, name))

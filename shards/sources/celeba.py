@@ -34,7 +34,7 @@ class CelebA:
 
     def __init__(self, path: str, split: str = "all", *, crop: str = "dcgan", verified: bool = True) -> None:
         self._path, self._split, self._crop = Path(path), split, crop
-        check_download(path, verified=verified)
+        self.downloads = (path,) if verified and self._path.is_file() else ()
         files = _listing(self._path)
         beside = [self._path] if self._path.is_dir() else []
         beside += [self._path.absolute().parent, self._path.absolute().parent.parent]

@@ -1,14 +1,17 @@
-"""Files that were published with a checksum: a download that is cut or altered is named before it is read.
+"""Files that were published with a checksum: a download that is cut or altered is named.
 
-Kept out: downloading.
+Small files are compared as they are opened; large ones once for each build, which remembers it. Kept out:
+downloading.
 """
 
 import hashlib
+import re
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from shards import store
 from shards.errors import ShardsError
+from shards.format import compact_json
 from shards.sources.members import file_size
 
 MD5 = {
@@ -31,6 +34,34 @@ MD5 = {
 """The md5 of each file as its publisher, or torchvision, gives it."""
 
 PIECE_BYTES = 2**23
+
+
+VERIFIED_NAME = "|".join(re.escape(f"{name}.verified.json") for name in MD5)
+"""What says beside a build that a file has been compared, and which version of it."""
+
+
+@runtime_checkable
+class Published(Protocol):
+    """A source whose large files are compared by whoever builds from it, and not when it is opened."""
+
+    downloads: tuple[str, ...]
+    """Their URLs; those without a published name are passed by."""
+
+
+def check_downloads(source: object, out_url: str) -> None:
+    """Compare the large files of a source with their md5, once for a build at `out_url`. Raises ShardsError.
+
+    All of each is read, unless a mark beside the build says that this very version of the file was compared.
+    """
+    for url in source.downloads if isinstance(source, Published) else ():
+        name = url.rpartition("/")[2]
+        if name not in MD5:
+            continue
+        where = store.join(out_url, f"{name}.verified.json")
+        wanted = compact_json({"file": store.state(url), "md5": MD5[name]})
+        if not store.exists(where) or store.read_bytes(where) != wanted:
+            check_download(url, verified=True)
+            store.write_bytes(where, wanted)
 
 
 def check_download(url: str, *, verified: bool) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from shards.errors import ShardsError
 from shards.mixing import GOLDEN, finish
 from shards.sources import Item, Source, passed_over
+from shards.sources.downloads import Published
 
 
 class Shuffled:
@@ -21,6 +22,7 @@ class Shuffled:
         self._source, self._seed = source, seed
         self.samples, self.classes, self.meta_bytes = source.samples, source.classes, source.meta_bytes
         self.passed_over = passed_over(source)
+        self.downloads = source.downloads if isinstance(source, Published) else ()
         self._order = np.argsort(_hashes(source.samples, seed), kind="stable")
 
     def settings(self) -> dict[str, Any]:

@@ -117,7 +117,8 @@ def scripted(monkeypatch):
         fs = Scripted(*script)
         calm = replace(Limits(first_wait_seconds=0.001), **limits)
         monkeypatch.setattr(store, "LIMITS", calm)
-        monkeypatch.setattr(store, "_remote", lambda url, in_parts=False: (FileSystem("s3", fs), "b/p"))
+        found = (FileSystem("s3", fs), "b/p")
+        monkeypatch.setattr("shards.remote.find", lambda url, limits, in_parts=False: found)
         return fs
 
     return use
