@@ -5,12 +5,12 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO_RANKS := 2
-# torch then uses no more of this CPU than a machine with AVX2 only has.
-AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+# torch and its libraries then use no more of this CPU than a machine with AVX2 only has.
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
 RUN_DIR := runs/demo
 
-.PHONY: help demo report test test-slow test-avx2 test-long check bench bench-avx2 gpu-check bench-gpu clean
+.PHONY: help demo about-demo report test test-slow test-avx2 test-long check bench bench-avx2 gpu-check bench-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,14 +25,17 @@ $(DEV): $(RUN)
 	$(PIP) -e '.[dev]'
 	touch $@
 
-demo: $(RUN)  ## set up, draw rooms, write shards, train on 2 ranks, show where to look (about 6 minutes, 2 cores)
+demo: about-demo $(RUN)  ## set up, draw rooms, write shards, train on 2 ranks, show where to look (about 5 minutes, 2 cores)
 	$(PYTHON) -m shards build rooms data/rooms --images 12000 --size 32
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node $(DEMO_RANKS) -m dcgan_dist.train configs/demo.yaml
-	$(PYTHON) -m dcgan_dist.evaluate runs/demo --images 1024
+	$(PYTHON) -m dcgan_dist.evaluate runs/demo --images 512
 	@echo
 	@echo "Pictures:     runs/demo/samples/, beside runs/demo/real.png"
 	@echo "Curves:       $(VENV)/bin/tensorboard --logdir runs/demo   (then the Custom Scalars tab)"
 	@echo "More samples: $(PYTHON) -m dcgan_dist.sample runs/demo --out more.png"
+
+about-demo:
+	@echo "Installs Python packages into $(VENV), draws 12,000 rooms, trains on $(DEMO_RANKS) ranks, scores the samples."
 
 report: $(RUN)  ## explore the demo's networks and put the paper and them on one page (some minutes)
 	test -d $(RUN_DIR)/checkpoints || $(MAKE) demo

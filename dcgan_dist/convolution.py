@@ -2,11 +2,9 @@
 same sums, rounded in another order.
 
 The product is that of all patches of the input with the gradient of the output. It gains where weights are
-many and places few, from a ratio on that depends on the instruction set that torch uses. Elsewhere, and
-without gradients, these are torch's own layers.
+many and places few. Elsewhere, and without gradients, these are torch's own layers.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -32,17 +30,15 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         return super().forward(x, output_size)
 
 
-WEIGHTS_PER_INPUT = {"AVX512": 1.0, "AVX2": 0.125}
-"""By `torch.backends.cpu.get_cpu_capability()`, how many weights a layer needs for each number of its input
-before the product gains. Measured with 4x4 and 5x5 kernels in float32 (and bfloat16 on AVX-512) by `python -m
-benchmarks.convolution`. Nobody has measured other instruction sets; torch's own layers are taken there."""
+MEASURED = ("AVX2", "AVX512")
+"""Instruction sets, as torch names them, on which the product gains with 4x4 and 5x5 kernels, from about one
+weight for each number of the input on: see benchmarks/convolution.jsonl. Nobody has measured others; torch's
+own layers are taken there."""
 
 
 def _gains(x: Tensor, weight: Tensor) -> bool:
-    if x.device.type != "cpu" or not torch.is_grad_enabled() or not weight.requires_grad:
-        return False
-    least = WEIGHTS_PER_INPUT.get(torch.backends.cpu.get_cpu_capability(), math.inf)
-    return weight.numel() >= least * x.numel()
+    learns = x.device.type == "cpu" and torch.is_grad_enabled() and weight.requires_grad
+    return learns and weight.numel() >= x.numel() and torch.backends.cpu.get_cpu_capability() in MEASURED
 
 
 def _convolve(layer: Conv2d | ConvTranspose2d, x: Tensor) -> Tensor:
