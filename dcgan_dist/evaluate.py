@@ -16,6 +16,7 @@ from dcgan_dist import checkpoint, received, world
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.config import DEVICES
 from dcgan_dist.model import initialise
+from dcgan_dist.rollcall import LostRanksError
 from dcgan_dist.sample import load
 from dcgan_dist.scores.inception import Inception
 from dcgan_dist.scores.manifold import COPIES_BELOW
@@ -111,9 +112,12 @@ def main(argv: Sequence[str]) -> int:
                 _keep(found)
                 print("\n".join(lines(found, args["images"])))
     except (CheckpointError, ConfigError, ShardsError) as error:
-        if world.launched_rank() == 0:
+        if world.tells(error):
             print(f"error: {error}", file=sys.stderr)
         return 2
+    except LostRanksError as error:
+        print(f"error: rank {world.launched_rank()}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

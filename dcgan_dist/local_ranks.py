@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from dcgan_dist.stopping import ignore_signals
-from dcgan_dist.train import main
+from dcgan_dist.train import own_process
 from dcgan_dist.world import environment, free_port
 
 _context = multiprocessing.get_context("forkserver")
@@ -109,6 +109,6 @@ def _work(arguments: list[str], variables: dict[str, str], log: str) -> None:
         os.dup2(told, stream)
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
-    code = main(arguments)
+    code = own_process(arguments)
     ignore_signals()
     sys.exit(code)

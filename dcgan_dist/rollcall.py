@@ -1,24 +1,30 @@
-"""Who is missing when a collective fails, asked through the store that the ranks met at.
+"""Who is gone, told by the lifelines between rank 0 and every other rank.
 
-A collective fails for some ranks first, and others go on waiting for those; so a thread of every rank answers
-when the roll is called, hears what was found, and ends a rank that still waits. Kept out: process groups.
+A collective fails for some ranks first, and others go on waiting for those, or wait for data and notice
+nothing; so a thread of every rank watches its lines, hears what was found, and ends a rank that still waits.
+Kept out: how ranks meet, process groups.
 """
 
-import contextlib
 import os
 import re
-import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 
 import torch.distributed as dist
-from torch.distributed import Store  # type: ignore[attr-defined]
 
-ANSWER_SECONDS = 0.5
-"""Between two looks into the store."""
+from dcgan_dist.lifeline import Lifeline, readable
+from shards.printable import printable
+
+GLANCE_SECONDS = 0.5
+"""Between two looks at whether all is over."""
+GATHER_SECONDS = 0.3
+"""Those who go within this are told of together."""
 WAIT_SECONDS = 4.0
-"""How long a rank has to answer, and how long to leave by itself."""
+"""How long to wait for word of who is gone, and how long a rank may take to leave by itself."""
+QUOTED = 1000
+"""How many letters of another rank's words are told."""
 
 LOST = re.compile(
     r"connection (closed|reset|refused)|broken pipe|timed out|socket|heartbeat|unreachable"
@@ -35,81 +41,130 @@ class LostRanksError(RuntimeError):
 
 
 class Rollcall:
-    """One rank's part in it; `close` after the last collective."""
+    """One rank's part in it; `close` after the last collective.
 
-    CALLED, FOUND = "dcgan_dist/roll", "dcgan_dist/found"
+    `lines` lead to every other rank, or to rank 0. Where the main thread waits for a rank that is gone, the
+    process ends, if it is ours to end (`owns_process`).
+    """
 
-    def __init__(self, store: Store, host: tuple[str, int], *, rank: int, ranks: int) -> None:
-        self._store, self._host, self._rank, self._ranks = store, host, rank, ranks
-        self._over = threading.Event()
+    def __init__(self, lines: Mapping[int, Lifeline], *, rank: int, owns_process: bool = True) -> None:
+        self._lines, self._rank, self._owns_process = dict(lines), rank, owns_process
+        self._words: dict[int, str] = {}
+        self._lost: set[int] = set()
+        self._over, self._leaving = threading.Event(), threading.Event()
+        self._known = threading.Event()
         self._found: str | None = None
-        self._thread = threading.Thread(target=self._answer, name="rollcall", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="rollcall", daemon=True)
         self._thread.start()
 
+    @property
+    def found(self) -> str | None:
+        """Who is gone, once it is known."""
+        return self._found
+
+    def leaving(self) -> None:
+        """The main thread is on its way out, and may take its time."""
+        self._leaving.set()
+
     def close(self) -> None:
-        """Answer no more."""
+        """All is done; rank 0 waits a moment for the others, who may still need its store."""
+        self._end()
+        for line in self._lines.values():
+            line.send(bye=True)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while self._rank == 0 and self._lines and time.monotonic() < deadline:
+            self._listen(deadline - time.monotonic())
+        self._hang_up()
+
+    def after(self, error: BaseException) -> None:
+        """Leave a word on `error`. Raises LostRanksError where it comes of other ranks' going away."""
+        self._leaving.set()
+        lost = is_loss(error)
+        if lost:
+            self._known.wait(WAIT_SECONDS)
+        self._end()
+        for line in self._lines.values():
+            line.send(**({"failed": first_line(error)} if self._rank else self._verdict(error)))
+        self._hang_up()
+        if lost:
+            raise LostRanksError(self._found or f"lost touch: {first_line(error)}") from error
+
+    def _verdict(self, error: BaseException) -> dict[str, str]:
+        """What rank 0 tells the others as it goes."""
+        return {"lost": self._found or f"lost rank 0, which said: {first_line(error)}"}
+
+    def _end(self) -> None:
         self._over.set()
         self._thread.join()
 
-    def after(self, error: Exception) -> None:
-        """Leave a word on `error`. Raises LostRanksError where it comes of other ranks' going away."""
-        self.close()
-        if is_loss(error) and self._found:
-            raise LostRanksError(self._found) from error
-        if not _listens(self._host):  # asked in vain, the store prints its own stack
-            if is_loss(error):
-                raise LostRanksError(f"lost rank 0, or torchrun on {self._host[0]}") from error
+    def _hang_up(self) -> None:
+        for line in self._lines.values():
+            line.close()
+        self._lines.clear()
+
+    def _watch(self) -> None:
+        while not self._over.is_set() and not self._lost:
+            self._listen(GLANCE_SECONDS)
+        deadline = time.monotonic() + GATHER_SECONDS
+        while self._lost and not self._over.is_set() and self._found is None and time.monotonic() < deadline:
+            self._listen(max(deadline - time.monotonic(), 0))
+        if not self._lost:
             return
-        with contextlib.suppress(dist.DistError):
-            if is_loss(error):
-                self._call(error)
-            else:
-                self._store.set(self._key(self._rank), first_line(error))
-            if self._rank == 0:  # it may be the store's host, and others have yet to hear
-                time.sleep(2 * ANSWER_SECONDS)
-        if is_loss(error):
-            raise LostRanksError(self._found or f"lost touch: {first_line(error)}") from error
+        self._found = self._found or self._told()
+        self._known.set()
+        for line in self._lines.values() if self._rank == 0 else ():
+            line.send(lost=self._found)
+        self._see_off()
 
-    def _key(self, rank: int) -> str:
-        return f"dcgan_dist/word/{rank}"
-
-    def _answer(self) -> None:
-        with contextlib.suppress(dist.DistError):
-            while not self._over.wait(ANSWER_SECONDS):
-                if self._store.check([self.CALLED]):
-                    self._store.compare_set(self._key(self._rank), "", "here")
-                if self._store.check([self.FOUND]):
-                    self._found = self._store.get(self.FOUND).decode()
-                    break
-        if self._found and not self._over.wait(WAIT_SECONDS):
-            # The main thread waits for a rank that is gone, and there is no way to wake it.
+    def _see_off(self) -> None:
+        """The main thread may be waiting for a rank that is gone, and there is no way to wake it."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            if self._leaving.is_set() or self._over.wait(0.05):
+                return
+        if self._owns_process:
             told = f"error: rank {self._rank}: {LostRanksError(self._found)}"
             print(told, file=sys.stderr, flush=True)
             os._exit(1)
 
-    def _call(self, error: Exception) -> None:
-        """Call the roll, unless another has; find and tell who is missing."""
-        self._store.compare_set(self._key(self._rank), "", "here")
-        self._store.set(self.CALLED, "now")
-        words: dict[int, str] = {}
-        deadline = time.monotonic() + WAIT_SECONDS
-        while len(words) < self._ranks and time.monotonic() < deadline:
-            for rank in set(range(self._ranks)) - words.keys():
-                if self._store.check([self._key(rank)]):
-                    words[rank] = self._store.get(self._key(rank)).decode()
-            time.sleep(0.05)
-        self._store.compare_set(self.FOUND, "", self._told(words, error))
-        self._found = self._store.get(self.FOUND).decode()
+    def _listen(self, seconds: float) -> None:
+        """Hear what is said on the lines within `seconds`."""
+        numbers = {id(line): rank for rank, line in self._lines.items()}
+        for line in readable(self._lines.values(), seconds):
+            rank = numbers[id(line)]
+            try:
+                for said in line.read():
+                    self._hear(rank, said)
+            except EOFError:
+                self._drop(rank, lost=True)
 
-    def _told(self, words: dict[int, str], error: Exception) -> str:
+    def _hear(self, rank: int, said: Mapping[str, object]) -> None:
+        if "lost" in said:
+            self._found = printable(str(said["lost"]))[:QUOTED]
+            self._lost.add(rank)
+        elif "failed" in said:
+            self._words[rank] = printable(str(said["failed"]))[:QUOTED]
+            self._lost.add(rank)
+        elif "bye" in said:
+            self._drop(rank, lost=False)
+
+    def _drop(self, rank: int, *, lost: bool) -> None:
+        line = self._lines.pop(rank, None)
+        if line is not None:
+            line.close()
+            if lost:
+                self._lost.add(rank)
+
+    def _told(self) -> str:
         failed = [
-            f"rank {rank}, which said: {word}" for rank, word in sorted(words.items()) if word != "here"
+            f"rank {rank}, which said: {self._words[rank]}"
+            for rank in sorted(self._lost & self._words.keys())
         ]
-        silent = sorted(set(range(self._ranks)) - words.keys())
+        silent = sorted(self._lost - self._words.keys())
         if silent and not failed:
             names = f"rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}"
             failed = [f"{names} without a word: killed, out of memory, or the node is gone"]
-        return "lost " + "; ".join(failed or [f"touch with the others: {first_line(error)}"])
+        return "lost " + "; ".join(failed)
 
 
 def is_loss(error: BaseException) -> bool:
@@ -120,12 +175,4 @@ def is_loss(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _listens(host: tuple[str, int]) -> bool:
-    try:
-        socket.create_connection(host, timeout=WAIT_SECONDS).close()
-    except OSError:
-        return False
-    return True
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0])

@@ -7,13 +7,14 @@ that has done a + 2 steps has seen the word, and none has done more. Kept out: s
 """
 
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections import deque
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch.distributed import Store  # type: ignore[attr-defined]
@@ -32,16 +33,25 @@ SAME_SECONDS = 1.0
 class Signals:
     """The stop signals of this process inside the block: `received` is the first, a second leaves at once.
 
-    Before `patient` is set nothing is worth saving, and the first leaves at once too. The main thread's own;
-    another thread acts on what arrives, for the main one may be waiting for ranks that are gone.
+    Before `patient` is set nothing is worth saving, and the first leaves at once too. Another thread acts on
+    what arrives, for the main one may be waiting for ranks that are gone. Where the process has other work
+    (`owns_process` false), a notebook for one, leaving is what it did with the signal before; and in a thread
+    that is not the main one signals are somebody else's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, owns_process: bool = True) -> None:
+        self.owns_process = owns_process
         self.received: signal.Signals | None = None
         self.patient = False
         self._first_time = 0.0
 
     def __enter__(self) -> Self:
+        self._before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        if not self.owns_process:
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            return self
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
@@ -53,13 +63,28 @@ class Signals:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        if not self._before:
+            return
+        self._restore()
+        if not self.owns_process:
+            return
         signal.set_wakeup_fd(self._wakeup_before)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
         os.write(self._writing, b"\0")
         self._thread.join()
         os.close(self._reading)
         os.close(self._writing)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        """A handler that leaves the process to what it was."""
+        if self.received is None and self.patient:
+            self.received, self._first_time = signal.Signals(number), time.monotonic()
+        elif self.received is None or time.monotonic() - self._first_time > SAME_SECONDS:
+            self._restore()
+            signal.raise_signal(number)
 
     def _watch(self) -> None:
         while number := os.read(self._reading, 1)[0]:
@@ -115,7 +140,6 @@ class Stop:
 
     def __init__(self, signals: Signals, store: Store | None, device: torch.device) -> None:
         self._signals, self._store, self._pace = signals, store, Pace(device)
-        self._asked = False
         self._step: int | None = None
 
     def after(self, done: int) -> bool:
@@ -123,9 +147,29 @@ class Stop:
         if self._store is None:
             return self._signals.received is not None
         self._pace.wait()
-        if self._signals.received is not None and not self._asked:
-            self._store.compare_set(self.KEY, "", str(done + AHEAD_STEPS))
-            self._asked = True
-        if self._step is None and self._store.check([self.KEY]):
-            self._step = int(self._store.get(self.KEY))
+        if self._step is None:
+            self._step = self._agreed(done)
+        if self._step is None and self._signals.received is not None:
+            self._ask(done)
         return self._step is not None and done >= self._step
+
+    def _agreed(self, done: int) -> int | None:
+        """The step that a rank has written; None while there is none, and where it can be no rank's word."""
+        said = self._said()
+        return int(said) if self._is_near(said, done) else None
+
+    def _is_near(self, said: str, done: int) -> bool:
+        # Whoever wrote it had done one step more than this rank at the most, and two less at the least.
+        return bool(re.fullmatch(r"[0-9]{1,18}", said)) and done <= int(said) <= done + 1 + AHEAD_STEPS
+
+    def _said(self) -> str:
+        assert self._store is not None
+        return self._store.get(self.KEY).decode(errors="replace") if self._store.check([self.KEY]) else ""
+
+    def _ask(self, done: int) -> None:
+        """Write the step to stop after, once for all ranks, over what no rank has written."""
+        assert self._store is not None
+        said = self._said()
+        if not self._is_near(said, done):
+            self._store.compare_set(self.KEY, said, str(done + AHEAD_STEPS))
+        self._step = self._agreed(done)

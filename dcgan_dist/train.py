@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcgan_dist import alarms, checkpoint, pictures, world
+from dcgan_dist import alarms, checkpoint, given, pictures, world
 from dcgan_dist.alarms import DivergedError
 from dcgan_dist.checkpoint import CheckpointError, Manifest
 from dcgan_dist.config import Config, check, check_data, read_config, total_steps
@@ -58,7 +58,7 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
     run, scorer = config.run, Scorer(config, here, blocks) if config.eval.steps else None
     feed = open_feed(config, blocks, plan, lanes=trainer.rows, first_step=first, stop_step=last)
     told = coordinate(config, owner, first_step=first, total_steps=last, best=trainer.best)
-    with feed, told as coordinator:
+    with feed, told as coordinator, here.leaving_at_error():
         meter = Meter(feed, here, config.data.batch_images)
         stop = Stop(signals, here.store, here.device)
         coordinator.show_real(blocks, write=first == 0)
@@ -253,11 +253,22 @@ def open_feed(
 
 @command
 def main(argv: Sequence[str]) -> int:
-    """The command line; its exit codes are those of `stopping`."""
+    """The command line, in a process that has other work too, as in a notebook; see `own_process`."""
+    return _main(argv, owns_process=False)
+
+
+@command
+def own_process(argv: Sequence[str]) -> int:
+    """The command line; its exit codes are those of `stopping`, and the process is ended in time."""
+    return _main(argv, owns_process=True)
+
+
+def _main(argv: Sequence[str], *, owns_process: bool) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     rank = world.launched_rank()
     try:
-        with Signals() as signals:
+        with Signals(owns_process=owns_process) as signals:
+            world.follow_launcher()
             return run(argv, signals)
     except LostRanksError as error:
         print(f"error: rank {rank}: {error}", file=sys.stderr, flush=True)
@@ -278,13 +289,17 @@ def run(argv: Sequence[str], signals: Signals) -> int:
         index = check_data(config)
         total_steps(config, index)
         check_same_run(argv, config)
-        with world.join(device=config.train.device, timeout_seconds=config.train.timeout_seconds) as here:
+        with world.join(
+            device=config.train.device,
+            timeout_seconds=config.train.timeout_seconds,
+            facts=given.facts(config, index),
+            owns_process=signals.owns_process,
+        ) as here:
             joined = signals.patient = True
             with hold(config.run.dir, here) as owner:
                 stopped = train(config, here, index, signals=signals, owner=owner)
     except (ConfigError, ShardsError, CheckpointError, UnsavedError, DivergedError) as error:
-        # Every rank meets the same wrong setting; only storage can fail for one rank alone.
-        if rank == 0 or (joined and isinstance(error, ShardsError)):
+        if world.tells(error, anyone=joined and isinstance(error, ShardsError)):
             told = f"{f'rank {rank}: ' if rank else ''}{error}"
             if isinstance(error, DivergedError):
                 told += f"; the last good checkpoint is {checkpoint.newest_name(config.run.dir)}"
@@ -299,6 +314,6 @@ def run(argv: Sequence[str], signals: Signals) -> int:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
+    code = own_process(sys.argv[1:])
     ignore_signals()
     raise SystemExit(code)

@@ -65,6 +65,66 @@ def test_a_killed_rank_takes_the_others_down_and_is_named(rooms16: str, tmp_path
     assert told[0].startswith("error: rank 0: lost rank 1 without a word: killed")
 
 
+def test_the_others_say_one_line_when_rank_0_is_killed(rooms16: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with LocalRanks(words(rooms16, out, ENDLESS), 4) as ranks:
+        until(lambda: lines(out / "metrics.jsonl") >= 3 or not ranks.running)
+        ranks.signal(signal.SIGKILL, 0)
+        assert ranks.wait(30) == [-signal.SIGKILL, 1, 1, 1]
+        for rank in (1, 2, 3):
+            (line,) = ranks.told(rank).splitlines()
+            assert line.startswith(f"error: rank {rank}: lost rank 0 without a word: killed")
+
+
+def test_a_stop_that_no_rank_can_have_written_is_not_believed() -> None:
+    store = torch.distributed.HashStore()
+    for said in ("1", "abc", "\x1b[2J", "9" * 40, "-3", "1000000", "5.0"):
+        store.set(Stop.KEY, said)
+        assert not Stop(Signals(), store, torch.device("cpu")).after(5)
+        signals = Signals()
+        signals.received = signal.SIGTERM
+        stop = Stop(signals, store, torch.device("cpu"))
+        assert [stop.after(done) for done in (5, 6, 7)] == [False, False, True]
+
+
+def train_in_a_thread(arguments: list[str]) -> int:
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(main(arguments)))
+    thread.start()
+    thread.join()
+    return codes[0]
+
+
+def test_training_in_a_thread_takes_no_signals(rooms16: str, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert train_in_a_thread(words(rooms16, tmp_path / "run", "--train.steps=2")) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def interrupt_twice(patient: bool) -> str:
+    """What Ctrl-C does to a program that trains, as a notebook's does."""
+    told = []
+    try:
+        with Signals(owns_process=False) as signals:
+            signals.patient = patient
+            signal.raise_signal(signal.SIGINT)
+            told.append("goes on")
+            signal.raise_signal(signal.SIGINT)  # of the same moment
+            time.sleep(1.1)
+            signal.raise_signal(signal.SIGINT)
+            told.append("goes on")
+    except KeyboardInterrupt:
+        told.append("interrupted")
+    return ", ".join(told)
+
+
+def test_a_program_that_trains_keeps_its_process() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    assert interrupt_twice(patient=False) == "interrupted"
+    assert interrupt_twice(patient=True) == "goes on, interrupted"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_a_run_on_one_process_stops_without_a_store(rooms16: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with LocalRanks(words(rooms16, out, ENDLESS), 1) as ranks:

@@ -26,6 +26,7 @@ from dcgan_dist.probe.data import Pictures, read_pictures
 from dcgan_dist.probe.features import choose_layers, load_discriminator
 from dcgan_dist.probe.methods import Subject, check_names, make_subject
 from dcgan_dist.probe.protocol import AUTHORS_GRID, WIDE_GRID, Score, all_labels, few_labels
+from dcgan_dist.rollcall import LostRanksError
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.world import World
 from shards import ShardsError, store
@@ -226,9 +227,12 @@ def main(argv: Sequence[str]) -> int:
         with world.join(device=args.device, timeout_seconds=TIMEOUT_SECONDS) as here:
             (mnist.probe if args.dataset == "mnist" else probe)(args, here, command=command)
     except (CheckpointError, ConfigError, ShardsError) as error:
-        if world.launched_rank() == 0:
+        if world.tells(error):
             print(f"error: {error}", file=sys.stderr)
         return 2
+    except LostRanksError as error:
+        print(f"error: rank {world.launched_rank()}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
