@@ -33,7 +33,7 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 @given(plans(), st.integers(0, 5), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_working_it_out_piece_by_piece_changes_nothing(plan: Plan, epoch: int, data: st.DataObject) -> None:
     whole = order(plan, epoch, range(plan.batch_images))
     with pytest.MonkeyPatch.context() as patch:
@@ -55,7 +55,7 @@ def test_a_hundred_million_samples_are_planned_without_an_object_for_each() -> N
 
 
 @given(plans(), st.integers(0, 5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_every_sample_at_most_once_and_fewer_than_a_batch_left_out(plan: Plan, epoch: int) -> None:
     served = order(plan, epoch, range(plan.batch_images)).reshape(-1, 2)
     assert len(np.unique(served, axis=0)) == len(served)
@@ -64,7 +64,7 @@ def test_every_sample_at_most_once_and_fewer_than_a_batch_left_out(plan: Plan, e
 
 
 @given(plans(), st.integers(0, 3), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_ranks_and_resuming_change_nothing(plan: Plan, epoch: int, data: st.DataObject) -> None:
     whole = order(plan, epoch, range(plan.batch_images))
     divisors = [n for n in range(1, 17) if plan.batch_images % n == 0]

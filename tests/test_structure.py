@@ -1,20 +1,21 @@
 """The house rules that no linter knows."""
 
 import ast
-import subprocess
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted([*(ROOT / "dcgan_dist").rglob("*.py"), *(ROOT / "shards").rglob("*.py")])
+LAUNCH = sorted((ROOT / "launch").rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_is_short_and_says_what_it_is_for(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= 350
-    assert ast.get_docstring(ast.parse(text)), "the first words of a module say what it is for"
+def test_modules_are_short_and_say_what_they_are_for() -> None:
+    texts = {path: path.read_text() for path in MODULES}
+    assert len(texts) > 100
+    assert [path for path, text in texts.items() if len(text.splitlines()) > 350] == []
+    assert [path for path, text in texts.items() if not ast.get_docstring(ast.parse(text))] == []
 
 
 def test_the_training_loop_is_under_60_lines() -> None:
@@ -25,35 +26,86 @@ def test_the_training_loop_is_under_60_lines() -> None:
 
 
 def users(word: str) -> set[str]:
-    return {path.name for path in MODULES if word in path.read_text()}
+    return {str(path.relative_to(ROOT)) for path in MODULES if word in path.read_text()}
 
 
 def test_only_the_world_reads_the_launchers_environment() -> None:
-    assert users('"RANK"') == users("WORLD_SIZE") == users("LOCAL_RANK") == {"world.py"}
+    for word in ('"RANK"', "WORLD_SIZE", "LOCAL_RANK"):
+        assert users(word) == {"dcgan_dist/world.py"}, word
 
 
 def test_only_parallel_wraps_a_network() -> None:
-    assert users("DistributedDataParallel") == {"parallel.py"}
+    assert users("DistributedDataParallel") == {"dcgan_dist/parallel.py"}
+
+
+PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+PROGRAMS = re.compile(
+    r"(builtins\.)?(eval|exec|compile|__import__)|torch\.load|torch\.jit\.load|os\.(system|popen|exec\w+|spawn\w+)"
+    r"|yaml\.(load|load_all|full_load|unsafe_load|unsafe_load_all)|subprocess\.(getoutput|getstatusoutput)"
+    r"|importlib\.import_module|runpy\.\w+|(pd|pandas)\.read_pickle"
+)
+
+
+def dangers(source: str) -> list[str]:
+    """What in a module could run what it reads."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] in PICKLES]
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [n for n in names if n.split(".")[0] in PICKLES or PROGRAMS.fullmatch(n)]
+        if isinstance(node, ast.Call) and PROGRAMS.fullmatch(ast.unparse(node.func)):
+            found.append(ast.unparse(node.func))
+        if isinstance(node, ast.keyword) and node.arg in ("shell", "allow_pickle"):
+            found += [] if ast.unparse(node.value) == "False" else [ast.unparse(node)]
+    return found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(
+            "import pickle",
+            "from pickle import loads",
+            "import a, cloudpickle as c",
+            "from joblib import load",
+        ),
+        *("eval(x)", "torch.load(x)", "from torch import load", "torch.jit.load(x)", "os.system(x)"),
+        *(
+            "from os import popen",
+            "yaml.load(x, Loader=L)",
+            "from yaml import unsafe_load",
+            "np.load(x, allow_pickle=a)",
+        ),
+        *(
+            "subprocess.run(x, shell=True)",
+            "subprocess.run(x, shell=y)",
+            "__import__(x)",
+            "runpy.run_path(x)",
+        ),
+    ],
+)
+def test_what_could_run_a_file_is_seen(source: str) -> None:
+    assert dangers(source)
 
 
 def test_nothing_unpickles_or_evaluates() -> None:
-    for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                assert not {alias.name for alias in node.names} & {"pickle", "marshal", "shelve"}, path
-            if isinstance(node, ast.Call):
-                called = ast.unparse(node.func)
-                assert called not in {"eval", "exec", "torch.load", "os.system"}, f"{path}: {called}"
-            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-                assert ast.unparse(node.value) == "False", path
+    sound = "import yaml\nyaml.safe_load(x)\nnp.load(x, allow_pickle=False)\nre.compile(x)\ntorch.compile(x)"
+    assert dangers(sound) == []
+    found = {str(path.relative_to(ROOT)): dangers(path.read_text()) for path in [*MODULES, *LAUNCH]}
+    # TorchScript whose sha256 the user has given.
+    assert found.pop("dcgan_dist/scores/inception.py") == ["torch.jit.load"]
+    # The trainer or the builder that a job was sent for, and the job's own Python.
+    assert found.pop("launch/slurm.py") == ["runpy.run_module", "os.execve"]
+    assert {path: told for path, told in found.items() if told} == {}
 
 
 def test_nothing_is_left_to_do() -> None:
-    found = subprocess.run(
-        ["git", "grep", "-lE", "TODO|FIXME|XXX", "--", ":!tests/test_structure.py"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert found.stdout == ""
+    folders = ("benchmarks", "configs", "dcgan_dist", "docs", "launch", "shards", "tests")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files += [path for path in ROOT.iterdir() if path.suffix in (".md", ".toml") or path.name == "Makefile"]
+    texts = {path: path.read_text() for path in files if path.suffix not in (".pyc", ".png", ".safetensors")}
+    assert Path(__file__) in texts
+    left = re.compile("TOD[O]|FIXM[E]|XX[X]")
+    assert [path for path, text in texts.items() if left.search(text)] == []

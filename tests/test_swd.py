@@ -22,8 +22,8 @@ from tests.test_promises import words
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     out = str(tmp_path_factory.mktemp("rooms32") / "set")
-    build(Rooms(512, size=32), out, size=32, workers=1)
-    return Blocks(out, load(out)).sample(512)
+    build(Rooms(256, size=32), out, size=32, workers=1)
+    return Blocks(out, load(out)).sample(256)
 
 
 def blurred(images: np.ndarray, radius: float) -> np.ndarray:
