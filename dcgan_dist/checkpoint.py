@@ -25,8 +25,11 @@ from torch import Tensor, nn
 from dcgan_dist.step import Player
 from shards import ShardsError, store
 from shards.errors import DamagedError, MissingError, ToldError
+from shards.printable import printable
 
 FORMAT = 1
+NUMBERS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""What tensors of a checkpoint hold."""
 Parts = dict[str, dict[str, Tensor]]
 log = logging.getLogger("dcgan_dist")
 
@@ -84,8 +87,15 @@ def _load_optim(optim: torch.optim.Optimizer, tensors: dict[str, Tensor], *, nam
     for key, value in tensors.items():
         number, _, field = key.partition(".")
         weight = weights[int(number)] if number in map(str, range(len(weights))) else None
-        if weight is None or value.shape != (() if field == "step" else weight.shape):
-            raise CheckpointError(f"checkpoint of another network: {name}.{key} belongs to no weight")
+        fits = (torch.float32, torch.float64) if field == "step" or weight is None else (weight.dtype,)
+        if (
+            weight is None
+            or value.dtype not in fits
+            or value.shape != (() if field == "step" else weight.shape)
+        ):
+            raise CheckpointError(
+                f"checkpoint of another network: {name}.{printable(key)} belongs to no weight"
+            )
         if field != "step":
             # In the weight's own memory format: fused Adam walks both without looking at strides.
             value = torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)
@@ -107,7 +117,7 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], *, name: str) ->
         there = tuple(tensors[key].shape) if key in tensors else "absent"
         if here != there:
             raise CheckpointError(
-                f"checkpoint of another network: {name}.{key} is {there}, model.net wants {here}; "
+                f"checkpoint of another network: {name}.{printable(key)} is {there}, model.net wants {here}; "
                 "use the model.net of the run's config.yaml"
             )
     if any(tensor.is_meta for tensor in wanted.values()):
@@ -131,7 +141,7 @@ def write(folder: str, step: int, parts: Parts, facts: dict[str, Any]) -> None:
 
 def steps(folder: str) -> list[int]:
     """Steps that have a manifest, oldest first. Raises StoreError when the folder cannot be listed."""
-    found = (re.fullmatch(r"step-(\d{8,})\.json", name) for name in store.sizes_if_any(folder))
+    found = (re.fullmatch(r"step-(\d{8,18})\.json", name) for name in store.sizes_if_any(folder))
     return sorted(int(match[1]) for match in found if match)
 
 
@@ -146,7 +156,7 @@ def newest_name(run: str) -> str:
 
 def foreign(folder: str) -> list[str]:
     """Names of files that no run of ours wrote there."""
-    own = r"\.?step-\d{8,}\.(\w+\.safetensors|json)(\.\w+\.\w+\.tmp)?"
+    own = r"\.?step-\d{8,18}\.(\w+\.safetensors|json)(\.\w+\.\w+\.tmp)?"
     return [name for name in store.sizes_if_any(folder) if not re.fullmatch(own, name)]
 
 
@@ -197,12 +207,27 @@ def read(folder: str, step: int, *, only: tuple[str, ...] = ()) -> tuple[Manifes
             continue
         url = store.join(folder, name)
         try:
-            parts[part] = parse_tensors(store.read_bytes(url, check=partial(_matches, facts)))
+            data = store.read_bytes(url, check=partial(_matches, facts))
         except DamagedError:
             raise CheckpointError(f"{url}: damaged, it does not match its manifest") from None
-        except (MissingError, SafetensorError) as error:
+        except MissingError as error:
             raise CheckpointError(f"{url}: damaged ({error})") from None
+        parts[part] = _parsed(data, url)
     return manifest, parts
+
+
+def _parsed(data: bytes, url: str) -> dict[str, Tensor]:
+    """The tensors of a file, all of them real numbers. Raises CheckpointError."""
+    try:
+        found = parse_tensors(data)
+    # torch knows not every type that the format has: KeyError, and what it makes of them otherwise.
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        told = printable(str(error))[:200]
+        raise CheckpointError(f"{url}: damaged, or with numbers of an unknown type ({told})") from None
+    for key, tensor in found.items():
+        if tensor.dtype not in NUMBERS:
+            raise CheckpointError(f"{url}: {printable(key)} holds {tensor.dtype}, which no checkpoint has")
+    return found
 
 
 def _matches(facts: dict[str, Any], data: bytes) -> bool:
@@ -246,6 +271,6 @@ def prune(
     oldest = min(newest, default=0)
     names = sorted(store.sizes_if_any(folder), key=lambda name: not name.endswith(".json"))
     for name in names:
-        own = re.match(r"\.?(step-\d{8,})\.", name)
+        own = re.match(r"\.?(step-\d{8,18})\.", name)
         if own and own[1] not in kept and int(own[1].removeprefix("step-")) < oldest:
             store.remove(store.join(folder, name))

@@ -10,7 +10,7 @@ import logging
 import math
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -148,13 +148,25 @@ class Trainer:
 
     def check_weights(self, step: int) -> None:
         """Raises DivergedError rather than let broken networks, or other ones by rank, into a checkpoint."""
+        for what, value in self._numbers():
+            if not bool(torch.isfinite(value).all()):
+                raise DivergedError(
+                    f"step {step}: {what} are not finite; lower optim.lr or optim.weight_decay"
+                )
         nets: dict[str, nn.Module] = {"g": self.g.bare, "d": self.d.bare}
-        for name, net in nets.items():
-            for key, value in net.state_dict().items():
-                if not bool(torch.isfinite(value).all()):
-                    raise DivergedError(f"step {step}: weights {name}.{key} are not finite; lower optim.lr")
         prints = torch.stack([alarms.fingerprint(net) for net in nets.values()])
         alarms.check_same(self.here.gather(prints), tuple(nets), step=step)
+
+    def _numbers(self) -> Iterator[tuple[str, Tensor]]:
+        """All that training goes on from, with its name."""
+        for name, player in (("g", self.g), ("d", self.d)):
+            for key, value in player.bare.state_dict().items():
+                yield f"weights {name}.{key}", value
+            for key, weight in player.bare.named_parameters():
+                for kind, value in player.optim.state.get(weight, {}).items():
+                    yield f"Adam's {kind} of {name}.{key}", value
+        for key, value in self.ema.state_dict().items() if self.ema else ():
+            yield f"weights ema.{key}", value
 
     def state(self, step: int) -> tuple[checkpoint.Parts, dict[str, object]]:
         """Everything that a resumed run needs, copied to the CPU, and the facts of the manifest."""

@@ -12,6 +12,7 @@ from dcgan_dist.alarms import READINGS, Alarms, DivergedError
 from dcgan_dist.config import Config, Model, Run, Train
 from dcgan_dist.model import build
 from dcgan_dist.nets import parse_net
+from dcgan_dist.step import update_both
 from dcgan_dist.train import Trainer, main
 from dcgan_dist.world import World, join
 from tests.ranks import run_ranks
@@ -126,15 +127,40 @@ def test_weights_that_are_no_numbers_are_not_saved(name: str) -> None:
         trainer.check_weights(3)
 
 
+@pytest.mark.parametrize("kind", ["exp_avg", "exp_avg_sq"])
+def test_moments_of_adam_that_are_no_numbers_are_not_saved(kind: str) -> None:
+    alone = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
+    trainer = Trainer(Config(model=Model(net="tiny16"), train=FLOAT32), alone)
+    update_both(
+        trainer.g, trainer.d, real=torch.rand(8, 3, 16, 16), z=torch.rand(8, 16), cast=torch.enable_grad
+    )
+    trainer.check_weights(3)
+    weight = next(trainer.d.bare.parameters())
+    trainer.d.optim.state[weight][kind][0, 0] = float("inf")
+    with pytest.raises(DivergedError, match=rf"step 3: Adam's {kind} of d\.\S+ are not finite; lower optim"):
+        trainer.check_weights(3)
+
+
+def test_a_run_whose_adam_overflows_ends_before_it_is_saved(
+    rooms16: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(rooms16, tmp_path / "run", "--train.steps=6", "--optim.weight_decay=1e30")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "are not finite; lower optim.lr or optim.weight_decay" in line
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
 def test_a_run_that_diverges_names_step_network_and_last_good_checkpoint(
     rooms16: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     assert main(words(rooms16, run, "--train.steps=2")) == 0
     text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace("lr: 0.0002", "lr: 1.0e+36"))
+    (run / "config.yaml").write_text(text.replace("lr: 0.0002", "lr: 1.0e+30"))
+    manifest = run / "checkpoints" / "step-00000002.json"
+    manifest.write_text(manifest.read_text().replace('"lr": 0.0002', '"lr": 1e+30'))
     capsys.readouterr()
-    assert main(words(rooms16, run, "--train.steps=20", "--optim.lr=1e36")) == 2
+    assert main(words(rooms16, run, "--train.steps=20", "--optim.lr=1e30")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: step ")
     assert "loss/" in line

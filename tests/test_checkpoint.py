@@ -1,5 +1,6 @@
 """A checkpoint is whole or absent, holds everything, and nothing in it is executed."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.config import Config, Model, Train
 from dcgan_dist.parallel import make_players
 from dcgan_dist.step import update_both
+from dcgan_dist.train import main
 from dcgan_dist.world import World
 from shards import store
 from shards.errors import StoreError
+from tests.test_promises import words
 
 ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
 PARTS = {"g": {"w": torch.arange(6.0).reshape(2, 3)}, "d": {"v": torch.ones(4)}}
@@ -139,7 +142,7 @@ def test_a_folder_of_damaged_checkpoints_is_named_file_by_file(
     assert found is not None
     assert found[0].step == 1
     told = [record.getMessage() for record in caplog.records]
-    for line, words in zip(
+    for line, parts in zip(
         told,
         [
             ["step-00000006.json", "not a checkpoint's manifest"],
@@ -150,7 +153,7 @@ def test_a_folder_of_damaged_checkpoints_is_named_file_by_file(
         ],
         strict=True,
     ):
-        assert all(word in line for word in words)
+        assert all(part in line for part in parts)
         assert "\n" not in line
     assert checkpoint.foreign(str(tmp_path)) == ["notes.txt"]
 
@@ -179,6 +182,11 @@ def test_storage_that_fails_is_not_taken_for_an_empty_or_a_damaged_folder(
         (lambda parts: parts["g_optim"].pop("0.exp_avg"), "g_optim lacks a mean or a step"),
         (lambda parts: parts["g_optim"].update({"99.step": torch.ones(())}), "g_optim.99.step belongs to no"),
         (lambda parts: parts["g_optim"].update({"0.exp_avg": torch.ones(2)}), "g_optim.0.exp_avg belongs to"),
+        (lambda parts: parts["g_optim"].update({"0.\x1b[2J": torch.ones(2)}), "belongs to no weight"),
+        (
+            lambda parts: parts["g_optim"].update({"0.exp_avg": parts["g_optim"]["0.exp_avg"].half()}),
+            "g_optim.0.exp_avg belongs to no",
+        ),
     ],
 )
 def test_an_optimizer_that_does_not_fit_is_refused(spoil, told: str) -> None:  # type: ignore[no-untyped-def]
@@ -189,6 +197,45 @@ def test_an_optimizer_that_does_not_fit_is_refused(spoil, told: str) -> None:  #
     spoil(parts)
     with pytest.raises(CheckpointError, match=told):
         checkpoint.restore(parts, g, d, None)
+
+
+def safetensors(dtype: str, bits: int) -> bytes:
+    """A file of one tensor w of 8 numbers, of any type that the format has."""
+    head = json.dumps({"w": {"dtype": dtype, "shape": [8], "data_offsets": [0, bits]}}).encode()
+    return len(head).to_bytes(8, "little") + head + bytes(bits)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits"),
+    [
+        *[("F4", 4), ("F6_E2M3", 6), ("F6_E3M2", 6), ("F8_E8M0", 8), ("F8_E4M3", 8), ("F8_E5M2", 8)],
+        *[("U16", 16), ("C64", 64), ("BOOL", 8), ("I64", 64), ("U64", 64), ("I8", 8), ("F128", 128)],
+    ],
+)
+def test_numbers_of_another_type_are_refused_in_one_line(tmp_path: Path, dtype: str, bits: int) -> None:
+    checkpoint.write(str(tmp_path), 3, PARTS, {})
+    data = safetensors(dtype, bits)
+    (tmp_path / "step-00000003.g.safetensors").write_bytes(data)
+    manifest = tmp_path / "step-00000003.json"
+    fields = json.loads(manifest.read_text())
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    fields["files"]["step-00000003.g.safetensors"] = facts
+    manifest.write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match=r"step-00000003\.g\.safetensors: ") as error:
+        checkpoint.read(str(tmp_path), 3)
+    assert "\n" not in str(error.value)
+
+
+def test_a_step_that_no_run_reaches_is_none_of_ours(
+    rooms16: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    assert main(words(rooms16, run, "--train.steps=2")) == 0
+    strange = run / "checkpoints" / f"step-{'9' * 20}.json"
+    strange.write_bytes((run / "checkpoints" / "step-00000002.json").read_bytes())
+    assert main(words(rooms16, run, "--train.steps=4", "--run.checkpoints_kept=1")) == 0
+    assert f"{strange.name} is none of ours; left alone" in caplog.text
+    assert strange.exists()
 
 
 def test_a_manifest_is_plain_json(tmp_path: Path) -> None:
