@@ -118,6 +118,10 @@ def walk(read: Read, total: int, *, where: str, whole: bool = False, links: bool
     while at < total:
         header = bytes(read(at, min(at + TAR_BLOCK, total)))
         if not any(header):
+            if start != at:
+                raise ShardsError(
+                    f"{where}: byte {start}: a header whose file is missing; the tar is damaged"
+                )
             _check_end(read, at, total, where)
             whole = False
             break
@@ -185,7 +189,7 @@ def _check_header(header: bytes, where: str) -> None:
         raise ShardsError(
             f"{where}: packed with {packed[0]}; packed tars are not read, so {packed[1]} it first"
         )
-    if header[257:262] != b"ustar" and any(header[257:265]):  # tars of 1979 (v7) have nothing there
+    if header[257:262] != b"ustar" and any(header[257:500]):  # tars of 1979 (v7) have nothing there
         raise ShardsError(f"{where}: no tar header here (no ustar mark); the file is damaged or no tar")
     if _octal(header[148:156], where) != sum(header) - sum(header[148:156]) + 8 * 0x20:
         raise ShardsError(f"{where}: the tar header does not match its checksum; the file is damaged")
@@ -206,7 +210,7 @@ def _length(field: bytes, where: str) -> int:
 
 
 def _octal(field: bytes, where: str) -> int:
-    digits = field.strip(b" \0")
+    digits = field.partition(b"\0")[0].strip(b" ")
     if not digits or digits.strip(b"01234567"):
         raise ShardsError(f"{where}: {field!r} in the tar header is no octal number; the file is damaged")
     return int(digits, 8)
