@@ -18,10 +18,10 @@ from shards import limit, store
 from shards.bench import bench
 from shards.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut, take_built
 from shards.command import command as as_command
-from shards.cut import Cut, Failure
+from shards.cut import Cut
 from shards.dedup.arguments import add_dedup
 from shards.errors import ShardsError
-from shards.failures import FEW, MAX_BAD, bad_allowed, reasons
+from shards.failures import FEW, MAX_BAD, bad_allowed
 from shards.format import ENCODINGS
 from shards.images import encode
 from shards.look import describe, read_sample
@@ -36,10 +36,9 @@ from shards.sheet import has_sheet, write_sheet
 from shards.sources import Passed, Source, passed_over
 from shards.sources.arguments import add_sources
 from shards.sources.shuffled import Shuffled
+from shards.told import print_failures, print_passed
 from shards.transfer import THREADS, copy
 from shards.verify import verify
-
-SHOWN_FAILURES = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -213,7 +212,7 @@ def _build(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         progress=True,
         max_bad=options.max_bad,
-        on_failures=_print_failures,
+        on_failures=print_failures,
     )
     _print_built(options, source, index)
     return 0
@@ -238,7 +237,7 @@ def _build_parts(options: argparse.Namespace, source: Source, cut: Cut) -> int:
             cut,
             parts=options.merge,
             max_bad=options.max_bad,
-            on_failures=_print_failures,
+            on_failures=print_failures,
         )
         _print_built(options, source, index)
         return 0
@@ -260,7 +259,7 @@ def _build_parts(options: argparse.Namespace, source: Source, cut: Cut) -> int:
 def _print_built(options: argparse.Namespace, source: Source, index: indexes.Index) -> None:
     passed = passed_over(source)
     write_sheet(options.out, index, passed_over=passed.counts)
-    _print_passed(passed)
+    print_passed(passed)
     print(
         f"built: {index.samples} images, {len(index.shards)} shards ({index.bytes:,} bytes) "
         f"in {_named(options.out)}"
@@ -269,19 +268,6 @@ def _print_built(options: argparse.Namespace, source: Source, index: indexes.Ind
 
 def _named(url: str) -> str:
     return printable(redact(url))
-
-
-def _print_passed(passed: Passed) -> None:
-    if passed.counts:
-        print(f"passed over: {printable(passed.told(examples=True))}", file=sys.stderr)
-
-
-def _print_failures(failures: Sequence[Failure]) -> None:
-    print(f"left out {len(failures)} pictures ({reasons(failures)})", file=sys.stderr)
-    for failure in failures[:SHOWN_FAILURES]:
-        print(f"  {printable(failure.name)}: {printable(failure.error)}", file=sys.stderr)
-    if len(failures) > SHOWN_FAILURES:
-        print(f"  and {len(failures) - SHOWN_FAILURES} more, all in failures.json", file=sys.stderr)
 
 
 def _index(options: argparse.Namespace) -> int:
@@ -295,7 +281,7 @@ def _index(options: argparse.Namespace) -> int:
             on_shard=lambda shard: bar.update(shard.samples),
             on_passed_over=passed.join,
         )
-    _print_passed(passed)
+    print_passed(passed)
     print(f"indexed: {index.samples} images in {len(index.shards)} shards")
     return 0
 
