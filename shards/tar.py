@@ -134,7 +134,7 @@ def walk(read: Read, total: int, *, where: str, whole: bool = False, links: bool
             )
         if kind in b"xgLK":
             _check_room(at - start, where)
-            said |= _parse_said(kind, bytes(read(body, body + length)), f"{where}: byte {body}")
+            said |= _parse_said(kind, bytes(read(body, at)), length, f"{where}: byte {body}")
         else:
             if kind in LINKS and not links:
                 raise ShardsError(
@@ -222,13 +222,14 @@ def _decimal(field: bytes, where: str) -> int:
     return int(field)
 
 
-def _parse_said(kind: bytes, body: bytes, where: str) -> dict[bytes, bytes]:
+def _parse_said(kind: bytes, padded: bytes, length: int, where: str) -> dict[bytes, bytes]:
     """What a PAX header or a GNU long name tells of the next file: `path`, `size`, either or none."""
-    if kind == b"L":
-        return {b"path": body.partition(b"\0")[0]}
-    if kind == b"K":  # the target of a link, which is then refused
-        return {}
-    fields = _pax_fields(body, where)
+    if kind in b"LK":
+        name, _, rest = padded.partition(b"\0")
+        if len(name) > length or rest[: max(0, length - len(name) - 1)].strip(b"\0"):
+            raise ShardsError(f"{where}: this long name of a file is damaged")
+        return {b"path": name} if kind == b"L" else {}  # K: the target of a link, which is not followed
+    fields = _pax_fields(padded[:length], where)
     if any(name.startswith(b"GNU.sparse.") for name in fields):
         raise _sparse(where)
     found = {name: value for name, value in fields.items() if name in (b"path", b"size")}

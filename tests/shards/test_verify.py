@@ -218,9 +218,8 @@ def test_left_out_pictures_are_listed_up_to_a_limit(tmp_path, capsys):
     Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
     for number in range(23):
         (tmp_path / f"bad-{number:02d}.png").write_bytes(b"no")
-    assert (
-        main(["build", "folder", str(tmp_path), str(tmp_path / "out"), "--size", "8", "--workers", "1"]) == 0
-    )
+    words = ["--size", "8", "--workers", "1", "--max-bad", "1"]
+    assert main(["build", "folder", str(tmp_path), str(tmp_path / "out"), *words]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "left out 23 pictures (not a picture: 23)"
     assert lines[1].startswith("  bad-00.png: not a picture we read")
