@@ -26,7 +26,7 @@ PNG = [picture(number, size=8, encoding="png") for number in range(4)]
 KINDS = [b"0", b"\0", b"1", b"2", b"3", b"5", b"6", b"7", b"S", b"x", b"g", b"L", b"K", b"V", b"\xff"]
 FIELDS = {"name": (0, 100), "size": (124, 136), "link": (157, 257), "magic": (257, 265), "prefix": (345, 500)}
 TEXTS = [
-    *(b"a.png", b"../a.png", b"/a.png", b"d/.png", b"b.seg.png", b"B.PNG", b"x", b"", b"d/", b"caf\xe9.png"),
+    *(b"a.png", b"../a.png", b"/a.png", b"d/.png", b"b.seg.png", b"B.PNG", b"x", b"", b"d/", b"\xe9.png"),
     *(b"__m__/a.png", b"._a.png", b".png", b"a\n.png", b"b.cls", b"00000000017\0"),
     *(b"\x80" + bytes(10) + b"\7", b"\xff" * 12, b"7" * 12, b"ustar  \0", b"ustar\00000", bytes(12)),
     *(b" " * 12, b"16 path=b.png\n"),
