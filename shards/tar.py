@@ -189,7 +189,7 @@ def _check_header(header: bytes, where: str) -> None:
         raise ShardsError(
             f"{where}: packed with {packed[0]}; packed tars are not read, so {packed[1]} it first"
         )
-    if header[257:262] != b"ustar" and any(header[257:500]):  # tars of 1979 (v7) have nothing there
+    if header[257:262] != b"ustar" and any(header[257:265] + header[345:500]):  # v7, of 1979, has neither
         raise ShardsError(f"{where}: no tar header here (no ustar mark); the file is damaged or no tar")
     if _octal(header[148:156], where) != sum(header) - sum(header[148:156]) + 8 * 0x20:
         raise ShardsError(f"{where}: the tar header does not match its checksum; the file is damaged")

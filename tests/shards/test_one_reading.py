@@ -265,6 +265,18 @@ def test_old_and_odd_forms_of_tars_are_read(tmp_path, shards, both, form):
     assert shards("verify", tmp_path / "set", "--decode")[0] == 0
 
 
+@pytest.mark.parametrize("form", ["v7", "oldgnu", "gnu", "ustar", "posix"])
+def test_every_form_of_gnu_tar_is_read(tmp_path, both, form):
+    for number in range(3):
+        (tmp_path / "in" / "d.x").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / "d.x" / f"{number}.jpg").write_bytes(JPG[number])
+        (tmp_path / "in" / "d.x" / f"{number}.cls").write_bytes(b"%d" % number)
+    command = ["tar", f"--format={form}", "--sort=name", "-c", "-C", tmp_path / "in", "."]
+    for metas, said in both(subprocess.run(command, check=True, capture_output=True).stdout):
+        assert labels(metas) == [0, 1, 2]
+        assert said == ""
+
+
 def test_packed_tars_are_told_what_unpacks_them(tmp_path, shards, both):
     packed = gzip.compress(pack([("a.jpg", JPG[0])]))
     for metas, said in both(packed):
