@@ -26,6 +26,7 @@ from dcgan_dist.step import Player
 from shards import ShardsError, store
 from shards.errors import DamagedError, MissingError, ToldError
 from shards.printable import printable
+from shards.redact import redacted
 
 FORMAT = 1
 NUMBERS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -136,7 +137,7 @@ def write(folder: str, step: int, parts: Parts, facts: dict[str, Any]) -> None:
         store.write_bytes(store.join(folder, name), data)
         files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     fields = {"format": FORMAT, "step": step, "files": files, **facts}
-    store.write_bytes(manifest, json.dumps(fields, indent=1, sort_keys=True).encode())
+    store.write_bytes(manifest, json.dumps(redacted(fields), indent=1, sort_keys=True).encode())
 
 
 def steps(folder: str) -> list[int]:

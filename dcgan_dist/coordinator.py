@@ -36,6 +36,7 @@ from dcgan_dist.writer import UnsavedError, Writer
 from shards import ShardsError, store
 from shards.patience import one_line
 from shards.reader import Blocks
+from shards.redact import is_secret
 
 log = logging.getLogger("dcgan_dist")
 
@@ -70,7 +71,8 @@ class Coordinator:
     ) -> None:
         self.config, self._owner = config, owner
         self.folder = Folder(config.run.dir, owner)
-        self.folder.write("config.yaml", dump(config).encode())
+        settings = dump(config)  # with its URLs as they are: the run goes on from here
+        self.folder.write("config.yaml", settings.encode(), private=is_secret(settings))
         self._checkpoints = store.join(config.run.dir, "checkpoints")
         self._history = History(self.folder, first_step)
         self._scores: dict[int, float] = {}  # of the kind that the best checkpoint is chosen by

@@ -36,8 +36,8 @@ class Folder:
         self.growing = Path(self._scratch.name if self._scratch else url.removeprefix("file://"))
         self._publishing = threading.Lock()
 
-    def write(self, name: str, data: bytes) -> None:
-        store.write_bytes(store.join(self.url, name), data)
+    def write(self, name: str, data: bytes, *, private: bool = False) -> None:
+        store.write_bytes(store.join(self.url, name), data, private=private)
 
     def publish(self, *names: str) -> None:
         """Copy the growing files, or those named, to where the run folder is; any thread may call it."""

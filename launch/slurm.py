@@ -37,7 +37,7 @@ from shards.__main__ import check_build
 from shards.command import command
 from shards.errors import ToldError
 from shards.paths import argument
-from shards.redact import redact
+from shards.redact import is_secret, redacted
 
 MERGE = "merge"
 TRAINER = "dcgan_dist.train"
@@ -366,9 +366,9 @@ def write_record(
 ) -> dict[str, Any]:
     """Say what is launched from which code, in the launch's folder and in the run's. Raises LaunchError."""
     root = str(Path(__file__).resolve().parent)
-    told = {
+    about = {
         "launch": folder.name,
-        "command": redact(shlex.join(sys.argv)),
+        "command": shlex.join(sys.argv),
         "cluster": given.cluster,
         "submitted": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": ask("git", "-C", root, "rev-parse", "HEAD").strip() or None,
@@ -381,11 +381,14 @@ def write_record(
         raise LaunchError(
             f"--folder={given.folder}: {error.strerror}; give one that all nodes share"
         ) from None
+    if is_secret(" ".join(sys.argv) + config):  # what the job needs of it is for this user alone
+        folder.chmod(0o700)
+    told: dict[str, Any] = redacted(about)
     if config:
         launches = store.join(record["run"], "launches")
         store.make_folder(launches)
         store.write_bytes(store.join(launches, f"{folder.name}.json"), json.dumps(told, indent=1).encode())
-        (folder / "config.yaml").write_text(config, encoding="utf-8")
+        store.write_bytes(str(folder / "config.yaml"), config.encode(), private=is_secret(config))
     return told
 
 

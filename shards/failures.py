@@ -12,6 +12,7 @@ from shards import store
 from shards.cut import Failure
 from shards.errors import ShardsError
 from shards.format import compact_json
+from shards.redact import redacted
 
 FAILURES_NAME = "failures.json"
 MAX_BAD = 0.01
@@ -62,5 +63,5 @@ def write_failures(out_url: str, failures: Sequence[Failure]) -> None:
         return
     counts = Counter(failure.reason for failure in failures)
     store.write_bytes(
-        where, compact_json({"counts": counts, "failures": [asdict(each) for each in failures]})
+        where, compact_json(redacted({"counts": counts, "failures": [asdict(each) for each in failures]}))
     )

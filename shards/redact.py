@@ -28,14 +28,14 @@ _NAMES = (
     "sig|signature|token|secret|credential|passw(?:or)?d|pwd|pass|key|keyid|auth|authorization|code|jwt|sas|"
     "session"
 )
-_URL = re.compile(r"([a-z][a-z0-9+.-]{0,30}://)(\S+)", re.I)
+_URL = re.compile(r"([a-z][a-z0-9+.-]{0,30}:/{1,3})(\S+)", re.I)
 _CONTAINERS = ("abfs://", "abfss://", "wasb://", "wasbs://")
 """Kinds of URL that have their container before the @."""
 
 PATTERNS = (
     # a password with a space in it; what follows the colon is no port
     (
-        re.compile(r"([a-z][a-z0-9+.-]{0,30}://)[^\s/@:]{1,200}:(?!\d{1,5}(?:\W|$))[^\n@]{0,300}@", re.I),
+        re.compile(r"([a-z][a-z0-9+.-]{0,30}:/{1,3})[^\s/@:]{1,200}:(?!\d{1,5}(?:\W|$))[^\n@]{0,300}@", re.I),
         rf"\1{HIDDEN}:@",
     ),
     (re.compile(r"\b(SharedAccessSignature\s*=\s*)[^\s'\";]+", re.I), rf"\1{HIDDEN}"),
@@ -69,6 +69,11 @@ def redact(text: str) -> str:
     for pattern, shown in PATTERNS:
         text = pattern.sub(shown, text)
     return _URL.sub(_without_keys, text)
+
+
+def is_secret(text: str) -> bool:
+    """Whether something is hidden where `text` is told."""
+    return redact(text) != text
 
 
 def redacted(value: Any) -> Any:

@@ -16,6 +16,7 @@ from shards.failures import FAILURES_NAME
 from shards.format import compact_json
 from shards.index import Index
 from shards.reader import Blocks
+from shards.redact import redacted
 
 REPORT_NAME = "report.json"
 SHEET_NAME = "sheet.png"
@@ -52,7 +53,7 @@ def write_sheet(
         "settings": index.source,
     }
     if not (missing and store.exists(store.join(url, REPORT_NAME))):
-        store.write_bytes(store.join(url, REPORT_NAME), compact_json(report) + b"\n")
+        store.write_bytes(store.join(url, REPORT_NAME), compact_json(redacted(report)) + b"\n")
     if not (missing and store.exists(store.join(url, SHEET_NAME))):
         store.write_bytes(store.join(url, SHEET_NAME), _draw(url, index))
 

@@ -160,11 +160,14 @@ def read_range(url: str, start: int, stop: int, *, check: Callable[[bytes], bool
         return _read_range(url, start, stop, check)
 
 
-def write_bytes(url: str, data: bytes) -> None:
-    """Put the file there whole; on any failure the old one, or none, is there as before."""
+def write_bytes(url: str, data: bytes, *, private: bool = False) -> None:
+    """Put the file there whole; on any failure the old one, or none, is there as before.
+
+    On this machine a `private` one is for its owner alone.
+    """
     with _as_store_error("write", url):
         if is_local(url):
-            local.write_bytes(_path(url), data)
+            local.write_bytes(_path(url), data, private=private)
             counters.add(requests=1)
         else:
             remote.upload(url, data, LIMITS, counters)

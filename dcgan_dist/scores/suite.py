@@ -24,6 +24,7 @@ from dcgan_dist.swd import mean_swd
 from dcgan_dist.world import World
 from shards import ShardsError
 from shards.reader import Blocks
+from shards.redact import redact
 from shards.sampling import fair_places
 
 U8 = NDArray[np.uint8]
@@ -105,7 +106,7 @@ def protocol(images: int, url: str, inception: Inception | None) -> dict[str, An
     """What has to be the same for two scores to be compared."""
     return {
         "images": images,
-        "real": f"a fair sample of {2 * images} of {url}, by a hash, in turn reference and floor",
+        "real": f"a fair sample of {2 * images} of {redact(url)}, by a hash, in turn reference and floor",
         "batch_norm": calibrate.ON_NOISE,
         "swd": "x 1000, mean over levels",
         "features": "pixels in [0, 1]; precision, recall k=3; density, coverage k=5",
