@@ -44,6 +44,8 @@ from shards.command import command
 from shards.patience import one_line
 from shards.reader import Blocks
 
+log = logging.getLogger("dcgan_dist")
+
 SCARCE = {errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS}
 """What the system has no more of; another try by itself would meet the same."""
 
@@ -53,6 +55,7 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
     config = settle(config, here)
     trainer = Trainer(config, here, dataset=index.identity)
     first, last = trainer.resume(owner.saved if owner else 0), total_steps(config, index)
+    _tell_if_past(first, last, here)
     blocks = Blocks(config.data.url, index)
     plan = Plan(blocks.kept_counts, batch_images=config.data.batch_images, seed=config.train.seed)
     run, scorer = config.run, Scorer(config, here, blocks) if config.eval.steps else None
@@ -83,6 +86,11 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
             if stopped:
                 return done
     return None
+
+
+def _tell_if_past(first: int, last: int, here: World) -> None:
+    if first > last and here.rank == 0:
+        log.warning("the run is at step %d, past the %d that are asked for: nothing is trained", first, last)
 
 
 class Trainer:

@@ -159,6 +159,15 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     assert steps == [1, 2, 3, 4]
 
 
+def test_fewer_steps_than_are_done_get_a_word(
+    rooms16: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(words(rooms16, tmp_path / "run", "--train.steps=2")) == 0
+    assert "nothing is trained" not in caplog.text
+    assert main(words(rooms16, tmp_path / "run", "--train.steps=1")) == 0
+    assert "the run is at step 2, past the 1 that are asked for: nothing is trained" in caplog.text
+
+
 def small(tmp_path: Path) -> Path:
     out = tmp_path / "set"
     build(Rooms(40, size=16), str(out), size=16, shard_images=20, workers=1)
