@@ -4,64 +4,55 @@ The size that a picture declares is checked before a pixel is decoded. Kept out:
 """
 
 import io
-import re
-import struct
-import zlib
+from contextlib import nullcontext
 
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from shards.errors import ImageError
 from shards.format import NPY_HEADER_BYTES, Buffer, npy_header
-
-Pixels = NDArray[np.uint8]
+from shards.jpeg import check_scans, decode_jpeg
+from shards.opening import decoding, open_picture, refused
+from shards.pixels import Pixels as Pixels
+from shards.pixels import orientation_of, to_rgb, upright
+from shards.profiles import SPACES, is_srgb
+from shards.quiet import no_stderr, no_warnings
+from shards.soundness import (
+    JPEG_START,
+    PNG_START,
+    PNG_TEXTS,
+    check_png,
+    format_of,
+    png_chunks,
+    without_chunks,
+)
 
 MAX_PIXELS = 2**26
 """Pictures that declare more are refused; 67 million pixels are 200 MB."""
 
-JPEG_START = b"\xff\xd8\xff"
 NPY_START = b"\x93NUMPY"
-PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-MARKS = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0{4}..\0\0|II[*+]\0|MM\0[*+]", re.DOTALL
-)
-"""How the formats that we read begin."""
-
-MARK_BYTES = 14
-ORIENTATION = 0x0112
-DECODER_ERRORS = (
-    EOFError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-"""What simplejpeg and Pillow raise on damaged pictures."""
+TELLING = (b"Exif\0", b"ICC_PROFILE\0", b"http://ns.adobe.com/xap/")
+"""What a JPEG has in it that says more of its pixels."""
 
 
-def decode(data: Buffer, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Any picture as uint8 (h, w, 3): first frame, upright, on white. Raises ImageError."""
-    with _open(data) as picture:
-        _check_pixels(picture, max_pixels)
-        if picture.format == "JPEG" and picture.mode in ("RGB", "L"):
-            return _upright(_decode_jpeg(data, picture), _orientation(picture))
-        pixels = _to_rgb(picture)
-        return _upright(pixels, _orientation(picture)) if picture.format in ("JPEG", "MPO") else pixels
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Any picture as uint8 (h, w, 3): first frame, upright, sRGB on white. Raises ImageError.
 
-
-def has_mark(start: bytes) -> bool:
-    """Whether a file that begins with these MARK_BYTES says that it is a picture of a format we read."""
-    return MARKS.match(start) is not None
+    What decoders write on stderr is kept away; they would not say of which picture they speak.
+    """
+    silent = no_stderr() if format_of(data) == "TIFF" else nullcontext()
+    with no_warnings(), silent:
+        if data[:8] != PNG_START:
+            return _decode(data, max_pixels)
+        check_png(data)
+        for dropped in ((), PNG_TEXTS, (*PNG_TEXTS, b"iCCP")):
+            try:
+                return _decode(without_chunks(data, dropped) if dropped else data, max_pixels)
+            except ImageError as error:
+                if "MAX_TEXT" not in str(error) or b"iCCP" in dropped:
+                    raise
+        raise AssertionError
 
 
 def declared_size(data: Buffer) -> tuple[int, int]:
@@ -70,8 +61,34 @@ def declared_size(data: Buffer) -> tuple[int, int]:
         return _jpeg_size(data)
     if bytes(data[:6]) == NPY_START:
         return _npy_size(data)
-    with _open(data) as picture:
+    with no_warnings(), open_picture(data) as picture:
         return picture.height, picture.width
+
+
+def check_stored(data: bytes) -> None:
+    """Raise ImageError where `decode_into` would give other pixels than `decode`, or for damaged PNG."""
+    if not _tells_more(data):
+        return
+    with no_warnings(), open_picture(data) as picture:
+        if picture.format == "PNG":
+            with decoding(picture):
+                picture.load()  # what tells may lie behind the pixels
+        if orientation_of(picture) != 1:
+            raise ImageError("its EXIF turns it, and stored pictures are served as they lie", "turned")
+        mode = picture.mode if picture.mode in SPACES else "RGB"
+        if not is_srgb(picture.info.get("icc_profile"), mode):
+            raise ImageError("its colour profile is not sRGB's", "colour profile")
+
+
+def _tells_more(data: bytes) -> bool:
+    """Whether a picture may have more to it than its pixels; the sums and scans of all are looked at."""
+    if data[:3] == JPEG_START:
+        check_scans(data)
+        return any(mark in data for mark in TELLING)
+    if data[:8] == PNG_START:
+        kinds = {kind for kind, _, _ in png_chunks(data)}
+        return bool(kinds & {b"eXIf", b"iCCP", *PNG_TEXTS})
+    return data[:6] != NPY_START
 
 
 def decode_into(data: Buffer, out: Pixels) -> None:
@@ -89,9 +106,10 @@ def decode_into(data: Buffer, out: Pixels) -> None:
             raise ImageError(f"the .npy is no uint8 array of shape {out.shape}", "wrong size")
         out[...] = np.frombuffer(data, np.uint8, offset=NPY_HEADER_BYTES).reshape(out.shape)
     else:
-        with _open(data) as picture:
+        with no_warnings(), open_picture(data) as picture:
             _check_size((picture.height, picture.width), (height, width))
-            out[...] = _to_rgb(picture)
+            with decoding(picture):
+                out[...] = to_rgb(picture)
 
 
 def to_square(image: Pixels, size: int) -> Pixels:
@@ -122,15 +140,12 @@ def encode(image: Pixels, encoding: str, *, quality: int = 90) -> bytes:
     return stream.getvalue()
 
 
-def _open(data: Buffer) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
-    except UnidentifiedImageError as error:
-        raise ImageError(f"not a picture we read (it begins {bytes(data[:8])!r})") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"refused: {_one_line(error)}", "too large") from error
-    except DECODER_ERRORS as error:
-        raise _damaged(error) from error
+def _decode(data: bytes, max_pixels: int) -> Pixels:
+    with open_picture(data) as picture:
+        _check_pixels(picture, max_pixels)
+        with decoding(picture):
+            pixels = decode_jpeg(data, picture) if data[:3] == JPEG_START else to_rgb(picture)
+        return upright(pixels, orientation_of(picture))
 
 
 def _check_pixels(picture: Image.Image, max_pixels: int) -> None:
@@ -152,67 +167,16 @@ def _decode_jpeg_into(data: Buffer, out: Pixels) -> None:
         found = simplejpeg.decode_jpeg(data, "RGB", buffer=out).shape
     except ValueError as error:
         _check_size(_jpeg_size(data), out.shape[:2])
-        raise _damaged(error) from error
+        raise refused(error) from error
     if found != out.shape:
         _check_size(found[:2], out.shape[:2])
-
-
-def _decode_jpeg(data: Buffer, picture: Image.Image) -> Pixels:
-    try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError:
-        return _to_rgb(picture)  # libjpeg warned; Pillow tells stray bytes from missing ones
-    return pixels
-
-
-def _to_rgb(picture: Image.Image) -> Pixels:
-    """The first frame as RGB; transparent parts on white, 16-bit greys scaled to 8."""
-    try:
-        picture.load()
-        if picture.mode == "F":
-            raise ImageError("floating-point pixels have no agreed range", "unsupported pixels")
-        if picture.mode.startswith("I"):
-            deep = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
-            grey = ((deep * 255 + 32767) // 65535).astype(np.uint8)
-            return np.repeat(grey[:, :, None], 3, axis=2)
-        if picture.has_transparency_data:
-            above = picture.convert("RGBA")
-            page = Image.new("RGBA", above.size, "white")
-            return np.asarray(Image.alpha_composite(page, above).convert("RGB"))
-        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
-    except ImageError:
-        raise
-    except DECODER_ERRORS as error:
-        raise _damaged(error) from error
-
-
-def _orientation(picture: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
-    if "exif" not in picture.info:
-        return 1
-    try:
-        value = picture.getexif().get(ORIENTATION, 1)
-    except DECODER_ERRORS:
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF orientation: flips first, then a quarter turn for 5 to 8."""
-    if orientation in (2, 3, 7, 8):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 6, 7):
-        pixels = pixels[::-1]
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    return np.ascontiguousarray(pixels)
 
 
 def _jpeg_size(data: Buffer) -> tuple[int, int]:
     try:
         height, width = simplejpeg.decode_jpeg_header(data)[:2]
     except ValueError as error:
-        raise _damaged(error) from error
+        raise refused(error) from error
     return int(height), int(width)
 
 
@@ -221,13 +185,3 @@ def _npy_size(data: Buffer) -> tuple[int, int]:
     if len(data) != NPY_HEADER_BYTES + size * size * 3 or bytes(data[:NPY_HEADER_BYTES]) != npy_header(size):
         raise ImageError("the .npy is no uint8 array of shape (size, size, 3)", "wrong size")
     return size, size
-
-
-def _damaged(error: Exception) -> ImageError:
-    text = _one_line(error)
-    cut = any(word in text.lower() for word in ("truncated", "premature", "eof", "not enough"))
-    return ImageError(f"it does not decode: {text}", "truncated" if cut else "damaged")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -12,7 +12,7 @@ from shards import dali, store
 from shards.blocks import BLOCK_DTYPE, BlockTable, default_block_samples
 from shards.errors import ImageError, ShardsError
 from shards.format import PIXELS_OFFSET, Record, npy_header, picture_extensions
-from shards.images import declared_size
+from shards.images import check_stored, declared_size
 from shards.index import IMAGE_SIZES, Shard
 from shards.meta import MAX_CLASSES
 from shards.pieces import Pieces
@@ -26,6 +26,9 @@ MAX_BLOCK_BYTES = 2**32 - 1
 """What the block table can say."""
 
 PACKED_NAMES = (".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz", ".tar.zst", ".zip")
+
+REDRAWN = ("turned", "colour profile")
+"""Reasons to refuse a picture that a build makes right."""
 
 UNPACK = "so cut it anew: python -m shards build webdataset"
 
@@ -160,8 +163,10 @@ def _look(sample: _Sample, looks: Looks, where: str) -> int:
         looks.passed_over.add(SECOND_PICTURE, sample.members[extension].name)
     try:
         height, width = declared_size(image[1])
+        check_stored(bytes(image[1]))
     except ImageError as error:
-        raise ShardsError(f"{where}: sample {sample.key}: {error}; write the tar without it") from error
+        way = UNPACK if error.reason in REDRAWN else "write the tar without it"
+        raise ShardsError(f"{where}: sample {sample.key}: {error}; {way}") from error
     looks.shapes.setdefault((image[0], height, width), sample.key)
     check_shapes(looks.shapes, where)
     looks.strides.add(_stride(sample, height))

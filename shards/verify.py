@@ -18,7 +18,7 @@ from shards.blocks import BlockTable, block_sum
 from shards.errors import ShardsError, StoreError
 from shards.flight import THREADS, in_order
 from shards.format import PIXELS_OFFSET, TAR_BLOCK, Record, npy_header, parse_records
-from shards.images import decode_into
+from shards.images import check_stored, decode_into
 from shards.index import Index, Shard
 from shards.pieces import PIECE_BYTES
 from shards.tar import in_samples, walk
@@ -145,6 +145,7 @@ def _picture_problem(record: Record, out: np.ndarray[tuple[int, ...], np.dtype[n
     if image is None:
         return "no image member"
     try:
+        check_stored(bytes(image[1]))
         decode_into(image[1], out)
     except ShardsError as error:
         return str(error)

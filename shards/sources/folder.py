@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 from shards.errors import ImageError, ShardsError
 from shards.format import compact_json, meta_json
-from shards.images import MARK_BYTES, has_mark
 from shards.place import holds_dataset
 from shards.printable import storable
+from shards.soundness import MARK_BYTES, format_of
 from shards.sources import Item, Passed
 
 EXTENSIONS = {
@@ -116,7 +116,7 @@ def _look(path: Path) -> int | str:
             return "special file"
         if not kind:
             with path.open("rb") as file:
-                return found.st_size if has_mark(file.read(MARK_BYTES)) else "file without extension"
+                return found.st_size if format_of(file.read(MARK_BYTES)) else "file without extension"
     except OSError as error:
         if path.is_symlink():
             return "broken link"

@@ -28,6 +28,10 @@ class Name:
     text: str
 
 
+MAX_CODES = 10**6
+"""A batch of CIFAR-10 has about 40,000."""
+
+
 class _Mark:
     """Where a run of values on the stack begins."""
 
@@ -37,7 +41,9 @@ def read_symbols(data: bytes, *, where: str) -> Any:
     stack: list[Any] = []
     memory: dict[Any, Any] = {}
     try:
-        for code, argument, _ in pickletools.genops(data):
+        for number, (code, argument, _) in enumerate(pickletools.genops(data)):
+            if number == MAX_CODES:
+                raise ValueError(f"over {MAX_CODES} codes")
             if code.name in CONSTANTS:
                 stack.append(_plain(argument, code.name))
             elif code.name in ("BINPUT", "LONG_BINPUT"):
@@ -49,7 +55,7 @@ def read_symbols(data: bytes, *, where: str) -> Any:
         (found,) = stack
     except KeyError as error:
         raise ShardsError(f"{where} holds {error}, which no batch of CIFAR-10 does; it is refused") from error
-    except (ValueError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, IndexError, AttributeError, StopIteration, MemoryError) as error:
         text = " ".join(str(error).split())[:100]
         raise ShardsError(f"{where} is cut short or damaged ({text}); download it again") from error
     return found
@@ -80,7 +86,7 @@ def _plain(argument: Any, code: str) -> Any:
 
 
 def _above_mark(stack: list[Any]) -> list[Any]:
-    at = max(at for at, value in enumerate(stack) if isinstance(value, _Mark))
+    at = next(at for at in range(len(stack) - 1, -1, -1) if isinstance(stack[at], _Mark))
     found = stack[at + 1 :]
     del stack[at:]
     return found
@@ -98,12 +104,19 @@ def _appends(stack: list[Any]) -> None:
 
 def _set_item(stack: list[Any]) -> None:
     value, key = stack.pop(), stack.pop()
-    stack[-1][key] = value
+    stack[-1][_key(key)] = value
 
 
 def _set_items(stack: list[Any]) -> None:
     values = _above_mark(stack)
-    stack[-1].update(zip(values[::2], values[1::2], strict=True))
+    stack[-1].update(zip(map(_key, values[::2]), values[1::2], strict=True))
+
+
+def _key(value: Any) -> Any:
+    """Only these are looked up in no time, however they were made; others may be nested without end."""
+    if not isinstance(value, (str, bytes, int)):
+        raise ValueError(f"a {type(value).__name__} as a key")
+    return value
 
 
 def _tuple(length: int) -> Callable[[list[Any]], None]:
