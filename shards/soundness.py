@@ -47,9 +47,11 @@ def png_chunks(data: Buffer) -> Iterator[tuple[bytes, int, int]]:
         length, kind = struct.unpack_from(">I4s", view, at)
         stop = at + 12 + length
         if stop > len(view):
-            raise ImageError(f"its chunk at byte {at} is cut short", "truncated")
+            raise ImageError(f"it does not decode: its chunk at byte {at} is cut short", "truncated")
         if zlib.crc32(view[at + 4 : stop - 4]) != struct.unpack_from(">I", view, stop - 4)[0]:
-            raise ImageError(f"its chunk at byte {at} does not match its checksum", "damaged")
+            raise ImageError(
+                f"it does not decode: its chunk at byte {at} does not match its checksum", "damaged"
+            )
         yield kind, at, stop
         if kind == b"IEND":
             return

@@ -145,7 +145,7 @@ def _picture_problem(record: Record, out: np.ndarray[tuple[int, ...], np.dtype[n
     if image is None:
         return "no image member"
     try:
-        check_stored(bytes(image[1]))
+        check_stored(bytes(image[1]), sums=True)
         decode_into(image[1], out)
     except ShardsError as error:
         return str(error)

@@ -5,7 +5,7 @@ looked up or called. Kept out: what the values mean.
 """
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +41,7 @@ def read_symbols(data: bytes, *, where: str) -> Any:
     stack: list[Any] = []
     memory: dict[Any, Any] = {}
     try:
-        for number, (code, argument, _) in enumerate(pickletools.genops(data)):
-            if number == MAX_CODES:
-                raise ValueError(f"over {MAX_CODES} codes")
+        for code, argument in _codes(data):
             if code.name in CONSTANTS:
                 stack.append(_plain(argument, code.name))
             elif code.name in ("BINPUT", "LONG_BINPUT"):
@@ -59,6 +57,13 @@ def read_symbols(data: bytes, *, where: str) -> Any:
         text = " ".join(str(error).split())[:100]
         raise ShardsError(f"{where} is cut short or damaged ({text}); download it again") from error
     return found
+
+
+def _codes(data: bytes) -> Iterator[tuple[Any, Any]]:
+    for number, (code, argument, _) in enumerate(pickletools.genops(data)):
+        if number == MAX_CODES:
+            raise ValueError(f"over {MAX_CODES} codes")
+        yield code, argument
 
 
 CONSTANTS = {

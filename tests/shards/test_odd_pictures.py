@@ -87,7 +87,7 @@ def test_harmless_exif_and_profiles_are_adopted(tmp_path):
 
 def test_a_dataset_that_an_older_index_adopted_is_told_by_verify(tmp_path, monkeypatch, capsys):
     url = write(tmp_path / "set", [("a.png", saved(Image.fromarray(blocks()), "PNG", exif=odd.exif(6)))])
-    monkeypatch.setattr("shards.scan.check_stored", lambda data: None)
+    monkeypatch.setattr("shards.scan.check_stored", lambda data, sums: None)
     reindex(url)
     assert main(["verify", url, "--decode"]) == 1
     assert "sample a: its EXIF turns it" in capsys.readouterr().out

@@ -113,6 +113,12 @@ def test_both_versions_of_cifar10_build_the_same_dataset(tmp_path):
     assert meta == {"label": int(drawn(1)[1][1]), "name": "cifar10-train-000021"}
 
 
+def shared_pairs():
+    """A key of 2**60 parts, each pair made of the one before twice."""
+    pairs = (b"h%ch%c\x86q%c" % (number, number, number + 1) for number in range(60))
+    return b"\x80\x02}()q\x00" + b"".join(pairs) + b"K\x01u."
+
+
 class Hostile:
     def __reduce__(self):
         return exec, ("raise SystemExit('executed')",)
@@ -129,6 +135,9 @@ class Hostile:
         (lambda batch: b"cos\nsystem\nU\x02ls\x85R.", "no uint8 data"),
         (lambda batch: b"(K\x01b.", "cut short or damaged"),
         (lambda batch: b"K\x01K\x02R.", "a call of something that is no name"),
+        (lambda batch: b"\x80\x02}()" + b"\x85" * 50_000 + b"K\x01u.", "a tuple as a key"),
+        (lambda batch: shared_pairs(), "a tuple as a key"),
+        (lambda batch: b"\x80\x02" + b"N" * 300_000 + b"(t" * 400_000 + b".", "over 1000000 codes"),
         (lambda batch: python_batch(*drawn(0), data=b"\0" * 99), "no uint8 data"),
         (lambda batch: batch.replace(b"U\x02u1", b"U\x02f4"), "no uint8 data"),
         (lambda batch: batch.replace(b"K\x09", b"K\x0a"), r"20 labels, not all in \[0, 9\]"),
