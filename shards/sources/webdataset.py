@@ -195,7 +195,7 @@ def _array(data: bytes) -> NDArray[np.uint8]:
         raise ImageError("the .npy declares more pixels than are read", "too large")
     grey = len(shape) == 2 or shape[2:] == (1,)
     whole = len(data) - stream.tell() == int(np.prod([float(size) for size in shape]))
-    if kind != np.uint8 or fortran or not whole or not (grey or shape[2:] == (3,)) or 0 in shape:
+    if kind != np.uint8 or fortran or not whole or not (grey or shape[2:] == (3,)) or min(shape) < 1:
         raise ImageError(f"the .npy holds {kind} of shape {shape}, not uint8 (h, w, 3)", "unsupported pixels")
     if shape[0] * shape[1] > MAX_PIXELS:
         raise ImageError(f"the .npy declares {shape}", "too large")

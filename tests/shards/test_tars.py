@@ -209,6 +209,13 @@ def test_an_array_whose_header_lies_is_a_bad_picture(shape):
     assert len(str(error.value)) < 200
 
 
+@pytest.mark.parametrize("shape", ["(-16, -16, 3)", "(16, 16, -3)", "(-256, -3)", "(0, 16, 3)"])
+def test_an_array_of_negative_sides_is_a_bad_picture(shape):
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+    with pytest.raises(ImageError, match=r"not uint8 \(h, w, 3\)"):
+        _array(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(768))
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_foreign_tars_are_cut_anew(tmp_path):
     long_name = "folder/" + "n" * 120
