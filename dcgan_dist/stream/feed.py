@@ -26,6 +26,7 @@ from dcgan_dist.stream.fetch import Data, Fetch
 from dcgan_dist.stream.plan import Plan, Span
 from shards.errors import DamagedError
 from shards.format import Buffer
+from shards.printable import printable
 from shards.reader import Blocks
 from shards.redact import redact
 
@@ -249,7 +250,7 @@ class Feed:
             fresh = [line for line in bad if line not in self._named]
             self._named.update(fresh)
         for line in fresh:
-            log.warning("%s: %s", redact(self.blocks.url), redact(line))
+            log.warning("%s: %s", redact(self.blocks.url), printable(redact(line)))
 
     def check_replaced(self, total: int) -> None:
         """Raise ConfigError where `total` samples, replaced on all ranks, are more than may be.
