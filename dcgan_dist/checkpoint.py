@@ -165,7 +165,7 @@ def read_manifest(folder: str, step: int) -> Manifest:
     """Raises CheckpointError when it is not one of ours, StoreError when storage fails."""
     url = store.join(folder, f"{stem(step)}.json")
     try:
-        return parse_manifest(store.read_bytes(url), step, where=url)
+        return parse_manifest(store.read_bytes(url, limit_bytes=store.SMALL_BYTES), step, where=url)
     except MissingError as error:
         raise CheckpointError(str(error)) from None
 

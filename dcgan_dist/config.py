@@ -242,7 +242,7 @@ def check_data(config: Config) -> Index:
 def config_of(run: str) -> Config:
     """The settings a run was started with. Raises ConfigError or ShardsError."""
     url = store.join(run, "config.yaml")
-    return parse_config(store.read_bytes(url).decode(errors="replace"), url)
+    return parse_config(store.read_bytes(url, limit_bytes=store.SMALL_BYTES).decode(errors="replace"), url)
 
 
 def total_steps(config: Config, index: Index) -> int:

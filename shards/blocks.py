@@ -48,6 +48,11 @@ def pack_blocks(table: BlockTable) -> bytes:
     return _header(len(table)) + table.tobytes()
 
 
+def table_bytes(rows: int) -> int:
+    """The length of a packed table."""
+    return len(_header(rows)) + rows * BLOCK_DTYPE.itemsize
+
+
 def parse_blocks(data: bytes, rows: int, *, where: str = "blocks.npy") -> BlockTable:
     """The table of `rows` rows. Raises ShardsError where `data` is anything else."""
     header = _header(rows)

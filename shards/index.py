@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards import schema, store
-from shards.blocks import BlockTable, block_sum, lie_end_to_end, pack_blocks, parse_blocks
+from shards.blocks import BlockTable, block_sum, lie_end_to_end, pack_blocks, parse_blocks, table_bytes
 from shards.errors import DamagedError, MissingError, ShardsError
 from shards.format import ENCODINGS, PIXELS_OFFSET, TAR_BLOCK, compact_json
 
@@ -106,7 +106,7 @@ def load(url: str) -> Index:
     """The index of the dataset at `url`. Raises ShardsError where there is none or it is not one."""
     where = store.join(url, INDEX_NAME)
     try:
-        data = store.read_bytes(where, check=_is_whole)
+        data = store.read_bytes(where, check=_is_whole, limit_bytes=store.SMALL_BYTES)
     except MissingError as error:
         raise _nothing_there(url) from error
     except DamagedError as error:
@@ -214,7 +214,11 @@ def load_blocks(url: str, index: Index) -> BlockTable:
     where = store.join(url, BLOCKS_NAME)
     way_out = f"run: python -m shards index {url}"
     try:
-        data = store.read_bytes(where, check=lambda data: _sha256(data) == index.blocks_sha256)
+        data = store.read_bytes(
+            where,
+            check=lambda data: _sha256(data) == index.blocks_sha256,
+            limit_bytes=table_bytes(index.blocks),
+        )
     except MissingError as error:
         raise ShardsError(f"{where} is not there though index.json is; {way_out}") from error
     except DamagedError as error:

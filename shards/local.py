@@ -9,6 +9,8 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from shards.patience import LongError
+
 OPEN_FILES = 64
 
 
@@ -20,6 +22,20 @@ def read_range(path: str, start: int, stop: int) -> bytes:
         parts.append(part)
         at += len(part)
     return b"".join(parts)
+
+
+def read_bytes(path: Path, limit_bytes: int | None) -> bytes:
+    """The whole file. Raises LongError where it is longer than the limit, of which no more is read."""
+    with path.open("rb") as file:
+        data = file.read(-1 if limit_bytes is None else limit_bytes + 1)
+    check_length(len(data), limit_bytes)
+    return data
+
+
+def check_length(length: int | None, limit_bytes: int | None) -> None:
+    """Raises LongError where a file is longer than it may be."""
+    if length is not None and limit_bytes is not None and length > limit_bytes:
+        raise LongError(f"it has over {limit_bytes} bytes, which such a file cannot have")
 
 
 def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:

@@ -136,6 +136,10 @@ class ShortError(OSError):
     """Fewer bytes than asked for."""
 
 
+class LongError(OSError):
+    """More bytes than such a file can have."""
+
+
 class SumError(OSError):
     """Bytes that do not match their checksum."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 from fsspec.asyn import sync
 
+from shards import http
 from shards.errors import MissingError, StoreError
 from shards.patience import Counters, GaveUpError, Limits, one_line, patiently
 
@@ -112,6 +113,9 @@ def _find(url: str, protocol: str, limits: Limits, *, in_parts: bool) -> tuple[F
 
 
 def _make(kind: Any, protocol: str, asked: dict[str, Any], limits: Limits, *, in_parts: bool) -> Any:
+    if protocol in ("http", "https"):
+        told = fsspec.config.conf.get(protocol, {}).get("client_kwargs", {})
+        return kind(**asked, client_kwargs=http.settings(dict(told)), skip_instance_cache=True)
     if protocol not in S3:
         return kind(**asked, skip_instance_cache=True)
     told = {name: value for each in S3 for name, value in fsspec.config.conf.get(each, {}).items()}

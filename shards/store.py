@@ -20,6 +20,7 @@ from shards.patience import (
     GaveUpError,
     HopelessError,
     Limits,
+    LongError,
     ShortError,
     SumError,
     is_storage_error,
@@ -58,6 +59,10 @@ counters = Counters()
 
 VERSION_NAMES = ("size", "ETag", "etag", "md5Hash", "LastModified", "mtime", "last_modified")
 """What file systems tell of a file that another version of it has not."""
+
+SMALL_BYTES = 2**26
+"""More than an index, a manifest or settings have: the index of three million pictures has a third of a MB,
+and 24 MB with all of them marked as removed."""
 
 PIECE_BYTES = 2**25
 """A larger file is read in pieces of this length, so that a lost connection does not cost all of it."""
@@ -121,20 +126,26 @@ def sizes_if_any(url: str) -> dict[str, int]:
         return {}
 
 
-def read_bytes(url: str, *, check: Callable[[bytes], bool] | None = None) -> bytes:
+def read_bytes(
+    url: str, *, check: Callable[[bytes], bool] | None = None, limit_bytes: int | None = None
+) -> bytes:
     """The whole file, as it was at one moment. Raises StoreError where it changes all the while.
 
+    One that is longer than `limit_bytes` is refused with DamagedError, and no more of it is read.
     Bytes that `check` denies are asked for again, because a bit may flip on the way, and then refused with
     DamagedError.
     """
     with _as_store_error("read", url):
         if is_local(url):
-            data = _path(url).read_bytes()
+            data = local.read_bytes(_path(url), limit_bytes)
             counters.add(requests=1, read_bytes=len(data))
             return _checked(data, check)
         found = None
         for _ in range(LIMITS.tries):
-            found = _read_state(url, _ask(url, "info"))
+            told = _ask(url, "info")
+            local.check_length(told.get("size"), limit_bytes)
+            found = _read_state(url, told)
+            local.check_length(len(found or b""), limit_bytes)
             if found is not None and (not check or check(found)):
                 return found
             counters.add(retries=1)
@@ -310,7 +321,7 @@ def _as_store_error(action: str, url: str) -> Iterator[None]:
     except GaveUpError as error:
         kind = DamagedError if isinstance(error.error, SumError) else StoreError
         raise kind(f"cannot {action} {url}: {error}") from error.error
-    except SumError as error:
+    except (SumError, LongError) as error:
         raise DamagedError(f"cannot {action} {url}: {error}") from error
     except Exception as error:
         if not is_storage_error(error):
