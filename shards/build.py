@@ -266,6 +266,7 @@ def _write_index(source: Source, out_url: str, cut: Cut, stored: list[Stored]) -
     shards = tuple(result.shard for result in stored if result.shard)
     if not shards:
         sweep(out_url)
+        begin(out_url, settings_of(source, cut))  # the list of failures is ours
         raise ShardsError(
             f"none of the {source.samples} pictures is usable; see {FAILURES_NAME} in {out_url}"
         )

@@ -180,7 +180,8 @@ def test_no_usable_picture_at_all_is_an_error_and_leaves_no_index(tmp_path):
     url = str(tmp_path / "out")
     with pytest.raises(ShardsError, match=r"none of the 3 pictures is usable; see failures\.json"):
         build(broken_folder(tmp_path / "in", good=0), url, size=8, workers=1)
-    assert list(store.sizes(url)) == ["failures.json"]
+    assert list(store.sizes(url)) == ["build.begun.json", "failures.json"]
+    assert build(broken_folder(tmp_path / "in"), url, size=8, workers=1).samples == 3
 
 
 def test_a_source_that_breaks_its_promise_is_told(tmp_path):
