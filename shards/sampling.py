@@ -16,9 +16,12 @@ SAMPLE_SALT = 0x5A17
 """Other than that of de-duplication, whose survivors all come early in its own order."""
 
 
-def priorities(index: Index, shards: I64, within: I64) -> U64:
-    """A hash of each (shard's content, place within it): who goes first, whatever the order of the shards."""
-    return _hash(_seeds(index)[shards], within)
+def priorities(index: Index, shards: I64, within: I64, *, salt: int = 0) -> U64:
+    """A hash of each (shard's content, place within it): who goes first, whatever the order of the shards.
+
+    Orders of different salts know nothing of each other.
+    """
+    return _hash(_seeds(index)[shards], within, salt=salt)
 
 
 def fair_places(index: Index, images: int) -> I64:

@@ -25,7 +25,7 @@ from shards.errors import ShardsError
 from shards.format import compact_json
 from shards.index import Index
 from shards.reader import Blocks
-from shards.sampling import priorities
+from shards.sampling import SAMPLE_SALT, priorities
 
 if TYPE_CHECKING:
     from shards.dedup.ranks import Ranks
@@ -168,7 +168,9 @@ def _mark(blocks: Blocks, hashes: NDArray[np.uint8], settings: Settings) -> Done
         for number in np.unique(shards[removed])
     }
     told = report(hashes[places], groups, settings)
-    order = np.argsort(priority[gone])  # of the judged sample: a hash's, so that it is a fair one
+    # Of the judged pairs: a hash's, so that they are a fair sample, and another one's than chose who goes,
+    # in whose order those of large groups come early.
+    order = np.argsort(priorities(index, shards[removed], within[removed], salt=SAMPLE_SALT))
     told["page"] = write_page(blocks, removed[order], survivor[order])
     store.write_bytes(store.join(url, FOLDER, "report.json"), compact_json(told) + b"\n")
     write_marks(url, marks)

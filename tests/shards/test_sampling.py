@@ -12,7 +12,7 @@ from dcgan_dist.world import ALONE, join
 from shards import store
 from shards.index import Index, Shard, load
 from shards.reader import Blocks
-from shards.sampling import fair_places
+from shards.sampling import fair_places, priorities
 from tests.numbered import build_numbers, in_memory, numbers
 from tests.ranks import run_ranks
 
@@ -89,6 +89,20 @@ def test_only_the_blocks_of_the_sample_are_read(tmp_path: Path) -> None:
     before = store.counters.snapshot().read_bytes
     blocks.sample(10)
     assert 0 < store.counters.snapshot().read_bytes - before <= 10 * int(blocks.lengths.max())
+
+
+def test_a_sample_of_those_that_deduplication_kept_or_removed_is_fair() -> None:
+    # Groups of 1 and of 40 equal pictures in turn; the first by the order of salt 0 of each group stays.
+    index = Index(1, "npy", 8, 8, 0, (), (Shard("0.tar", 41_000, 10**9, "9" * 64),), "")
+    place = np.arange(41_000)
+    group, shards = place // 41 * 2 + (place % 41 > 0), np.zeros_like(place)
+    order = np.argsort(priorities(index, shards, place))
+    kept = np.zeros(len(place), bool)
+    kept[order[np.unique(group[order], return_index=True)[1]]] = True
+    assert (group[kept] % 2).mean() == 0.5
+    removed = tuple(np.flatnonzero(~kept).tolist())
+    marked = dataclasses.replace(index, shards=(dataclasses.replace(index.shards[0], removed=removed),))
+    assert abs((group[fair_places(marked, 600)] % 2).mean() - 0.5) < 0.1
 
 
 def test_places_of_millions_are_few_and_even() -> None:
