@@ -63,8 +63,8 @@ def unbroken(rooms16: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def check(run: Path, unbroken: Path) -> None:
     assert list(differences(unbroken, run, exact=True)) == []
     assert [line["step"] for line in losses(run)] == list(range(1, STEPS + 1))
-    assert checkpoint.steps(str(run / "checkpoints")) == [STEPS]
-    assert not list((run / "checkpoints").glob(".*"))
+    # What the very last prune left when it was killed stays until there is another checkpoint.
+    assert checkpoint.steps(str(run / "checkpoints"))[-1] == STEPS
 
 
 def break_at(rooms16: str, run: Path, unbroken: Path, *deaths: int, touches: tuple[str, ...]) -> bool:
