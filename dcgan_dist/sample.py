@@ -42,10 +42,10 @@ class Sampler:
         z_size = self.generator.net.z_size
         return draw_noise(images, z_size, kind=self.config.model.noise, seed=seed_for(seed, "draw"))
 
-    def freeze(self) -> None:
-        """Freeze batch norm at its statistics over 20 batches of 128 z, the same every time."""
+    def freeze(self, batches: int = BATCHES) -> None:
+        """Freeze batch norm at its statistics over `batches` batches of 128 z, the same every time."""
         device = next(self.generator.parameters()).device
-        seeds = (seed_for(i, "freeze") for i in range(BATCHES))
+        seeds = (seed_for(i, "freeze") for i in range(batches))
         z_size, kind = self.generator.net.z_size, self.config.model.noise
         calibrate(
             self.generator, (draw_noise(BATCH_IMAGES, z_size, kind=kind, seed=s).to(device) for s in seeds)

@@ -47,6 +47,7 @@ def command(main: Main, *, hide_output: bool = True) -> Main:
 
     @wraps(main)
     def run(argv: Sequence[str]) -> int:
+        redact(" ".join(argv))  # so that it knows the passwords
         out = cast(TextIO, Output(sys.stdout, hide=hide_output))
         err = cast(TextIO, Output(sys.stderr, hide=True))
         with redirect_stdout(out), redirect_stderr(err):

@@ -7,6 +7,7 @@ config.yaml passes through here, because a URL may carry its own key. In doubt t
 import os
 import re
 from typing import Any
+from urllib.parse import unquote
 
 HIDDEN = "***"
 
@@ -18,6 +19,9 @@ ENVIRONMENT = re.compile(
 SHORTEST_SECRET = 8
 """A value shorter than this would hide ordinary words."""
 
+SHORTEST_PASSWORD = 6
+"""A shorter one is hidden inside its URL only."""
+
 SHORTEST_VALUE = 4
 """A parameter of a URL with fewer characters is a number or a flag, unless its name tells otherwise."""
 
@@ -28,6 +32,9 @@ _NAMES = (
     "sig|signature|token|secret|credential|passw(?:or)?d|pwd|pass|key|keyid|auth|authorization|code|jwt|sas|"
     "session"
 )
+_seen: set[str] = set()
+"""Passwords of URLs that came by: libraries quote parts of a URL in messages of their own."""
+
 _URL = re.compile(r"([a-z][a-z0-9+.-]{0,30}:/{1,3})(\S+)", re.I)
 _CONTAINERS = ("abfs://", "abfss://", "wasb://", "wasbs://")
 """Kinds of URL that have their container before the @."""
@@ -36,7 +43,7 @@ PATTERNS = (
     # a password with a space in it; what follows the colon is no port
     (
         re.compile(r"([a-z][a-z0-9+.-]{0,30}:/{1,3})[^\s/@:]{1,200}:(?!\d{1,5}(?:\W|$))[^\n@]{0,300}@", re.I),
-        rf"\1{HIDDEN}:@",
+        rf"\1{HIDDEN}@",
     ),
     (re.compile(r"\b(SharedAccessSignature\s*=\s*)[^\s'\";]+", re.I), rf"\1{HIDDEN}"),
     # ?sig=... and &X-Amz-Signature=... of signed URLs, where the scheme is gone
@@ -66,9 +73,12 @@ def redact(text: str) -> str:
     for name, value in os.environ.items():
         if len(value) >= SHORTEST_SECRET and ENVIRONMENT.search(name):
             text = text.replace(value, HIDDEN)
+    text = _URL.sub(_without_keys, text)
     for pattern, shown in PATTERNS:
         text = pattern.sub(shown, text)
-    return _URL.sub(_without_keys, text)
+    for secret in tuple(_seen):
+        text = text.replace(secret, HIDDEN)
+    return text
 
 
 def is_secret(text: str) -> bool:
@@ -91,6 +101,9 @@ def _without_keys(match: re.Match[str]) -> str:
     body = rest.rstrip(":;,.)]}>'\"")
     end = rest[len(body) :]
     authority = re.split(r"[/?#]", body, maxsplit=1)[0]
+    user, _, password = authority.rpartition("@")[0].partition(":")
+    if len(password) >= SHORTEST_PASSWORD and password != HIDDEN:
+        _seen.update({f"{user}:{password}", password, unquote(password)})
     if ":" in authority and "@" in body:  # a password may hold any character: up to the last @
         body = f"{HIDDEN}@{body.rpartition('@')[2]}"
     elif "@" in authority and scheme.lower() not in _CONTAINERS:

@@ -344,3 +344,9 @@ def test_names_are_joined_with_one_slash(url, joined):
 )
 def test_paths_and_file_urls_are_local(url, here):
     assert store.is_local(url) is here
+
+
+def test_a_password_is_hidden_where_a_library_quotes_it_alone():
+    url = "s3://ALICE:opensesame%2F1@bucket/a"
+    assert "opensesame" not in str(StoreError(f'cannot read {url}: no bucket "ALICE:opensesame%2F1@bucket"'))
+    assert str(StoreError('no bucket "ALICE:opensesame/1"')) == 'no bucket "ALICE:***"'
