@@ -125,7 +125,10 @@ def test_a_copy_goes_on_where_it_was_stopped(s3_folder, rooms):
     store.remove(store.join(s3_folder, "shard-000001.tar"))
     where = store.join(s3_folder, "shard-000002.tar")
     store.write_bytes(where, bytes(len(store.read_bytes(where))))
-    copied = copy(rooms, s3_folder)
+    with pytest.raises(ShardsError, match=r"already holds shard-000002\.tar, .*give --overwrite"):
+        copy(rooms, s3_folder, threads=1)
+    store.remove(store.join(s3_folder, "shard-000001.tar"))
+    copied = copy(rooms, s3_folder, overwrite=True)
     assert (copied.shards, copied.kept) == (2, 1)
     assert same(rooms, s3_folder)
     again = copy(rooms, s3_folder, fast=True)
