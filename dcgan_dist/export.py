@@ -33,6 +33,7 @@ from dcgan_dist.syncbn import BatchNorm
 from shards import ShardsError, store
 from shards.command import command
 from shards.errors import ToldError
+from shards.extras import install
 from shards.index import load as load_index
 from shards.paths import argument
 from shards.printable import printable
@@ -62,7 +63,7 @@ def to_onnx(sampler: Sampler) -> bytes:
     Raises ExportError where the packages for it are not installed.
     """
     if not all(find_spec(name) for name in ("onnx", "onnxscript")):
-        raise ExportError("ONNX needs onnx and onnxscript: pip install 'dcgan_dist[onnx]', or give --no-onnx")
+        raise ExportError(f"ONNX needs onnx and onnxscript: {install('onnx')}, or give --no-onnx")
     # The exporter warns of torchvision's operators, which no generator has.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -24,10 +24,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-import submitit
-from submitit.core.utils import FailedJobError, UncompletedJobError
-from submitit.helpers import clean_env
-from submitit.slurm.slurm import _make_sbatch_string
+try:
+    import submitit
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+    from submitit.helpers import clean_env
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    import dcgan_dist  # noqa: F401
+except ImportError as error:
+    print(
+        f"error: the launcher needs {error.name}: pip install -c constraints.txt -e '.[slurm]'",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
 
 from dcgan_dist.config import Config, check, check_data, dump, read_config
 from dcgan_dist.same_run import check_same_run
@@ -265,7 +274,12 @@ def need_slurm() -> None:
 def check_slurm(extra: Extra, scripts: Sequence[str]) -> None:
     """Let Slurm itself look at the scripts. Raises LaunchError."""
     need_slurm()
-    known = sorted(set(re.findall(r"--([a-z][a-z-]+)", ask("sbatch", "--help"))) - set(OURS))
+    helped = run("sbatch", "--help")
+    known = sorted(set(re.findall(r"--([a-z][a-z-]+)", helped.stdout)) - set(OURS))
+    if not known:
+        raise LaunchError(
+            f"sbatch does not work here: {last_line(helped)}; is the cluster down? try again later"
+        )
     for name in extra:
         if name not in known:
             why = "is set by the launcher" if name in OURS else "is no option of sbatch"
@@ -298,6 +312,13 @@ def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def ask(*command: str) -> str:
     """What a command prints; nothing where it fails or is not there."""
     return run(*command).stdout if shutil.which(command[0]) else ""
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The last line of what a command said, of its errors where there are any."""
+    return next(
+        (line for line in reversed((done.stdout + done.stderr).splitlines()) if line.strip()), "no word"
+    )
 
 
 def train(given: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -481,17 +502,24 @@ def status(given: argparse.Namespace, rest: Sequence[str]) -> int:
     return 0
 
 
+def queue() -> list[list[str]]:
+    """The jobs of this user: id, job, state, reason, nodes, name. Raises LaunchError."""
+    if not shutil.which("squeue"):
+        return []
+    # The name last, for it may hold anything.
+    told = run("squeue", "-ht", "all", "--me", "-o", "%i|%F|%T|%r|%N|%j")
+    if told.returncode:
+        raise LaunchError(f"squeue does not work here: {last_line(told)}; is the cluster down? try again")
+    return [line.split("|", 5) for line in told.stdout.splitlines() if line.count("|") >= 5]
+
+
 def states(ids: Sequence[str]) -> dict[str, str]:
     """What Slurm says of each job and array task, or its accounting where it is long over."""
-    rows = [
-        line.split("|")
-        for line in ask("squeue", "-ht", "all", "--me", "-o", "%i|%F|%j|%T|%r|%N").splitlines()
-    ]
     found = {
         name: " ".join(
             filter(None, (MERGE * (kind == MERGE), state, where, f"({reason})" * (reason != "None")))
         )
-        for name, job, kind, state, reason, where in rows
+        for name, job, state, reason, where, kind in queue()
         if job in ids
     }
     gone = [job for job in filter(None, ids) if not any(name.partition("_")[0] == job for name in found)]

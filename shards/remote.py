@@ -15,6 +15,7 @@ from fsspec.asyn import sync
 
 from shards import http
 from shards.errors import MissingError, StoreError
+from shards.extras import install
 from shards.patience import Counters, GaveUpError, Limits, one_line, patiently
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "adl": "az"}
@@ -51,7 +52,7 @@ def find(url: str, limits: Limits, *, in_parts: bool = False) -> tuple[FileSyste
         return _find(url, protocol, limits, in_parts=in_parts)
     except ImportError as error:
         extra = EXTRAS.get(protocol)
-        way_out = f"pip install 'dcgan_dist[{extra}]'" if extra else one_line(error)
+        way_out = install(extra) if extra else one_line(error)
         raise StoreError(f"{url}: {protocol}:// needs a package that is not installed: {way_out}") from error
     except ValueError as error:
         raise StoreError(

@@ -7,6 +7,7 @@ antialiased way, which is `images.to_square` and the default.
 from typing import Any
 
 from shards.errors import ShardsError
+from shards.extras import install
 from shards.images import Pixels
 
 WAYS = ("area", "cv2_linear")
@@ -28,6 +29,6 @@ def load_cv2(what: str) -> Any:
     try:
         import cv2  # here and not at the top, because it is an extra
     except ImportError as error:
-        raise ShardsError(f"{what} needs OpenCV: pip install 'dcgan_dist[webfaces]'") from error
+        raise ShardsError(f"{what} needs OpenCV: {install('webfaces')}") from error
     cv2.setNumThreads(1)
     return cv2

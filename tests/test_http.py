@@ -12,7 +12,7 @@ from shards import store
 from shards.verify import verify
 from tests.test_promises import losses, words
 
-web = pytest.importorskip("aiohttp.web", reason="pip install 'dcgan_dist[s3]' brings aiohttp")
+web = pytest.importorskip("aiohttp.web", reason="pip install -e '.[s3]' brings aiohttp")
 
 
 @pytest.fixture

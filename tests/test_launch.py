@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("submitit", reason="pip install 'dcgan_dist[slurm]'")
+pytest.importorskip("submitit", reason="pip install -e '.[slurm]'")
 
 from launch import slurm
 from tests.test_promises import losses, run, words

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dcgan_dist.scores.manifold import shares
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.world import World
+from shards.extras import install
 
 U8 = NDArray[np.uint8]
 
@@ -95,7 +96,7 @@ def frechet_and_kernel(real: Tensor, fake: Tensor) -> dict[str, float]:
         from torchmetrics.image.fid import FrechetInceptionDistance
         from torchmetrics.image.kid import KernelInceptionDistance
     except ImportError:
-        raise ConfigError("FID needs torchmetrics: pip install 'dcgan_dist[fid]'") from None
+        raise ConfigError(f"FID needs torchmetrics: {install('fid')}") from None
     given = _Given(real.shape[1])
     subset = min(KID_SUBSET_IMAGES, len(real), len(fake))
     with warnings.catch_warnings():  # that KID keeps features in memory, where they are already

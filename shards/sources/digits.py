@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.errors import ShardsError
+from shards.extras import install
 from shards.sources import Item
 
 PARTS = {"train": slice(0, 1097), "validation": slice(1097, 1397), "test": slice(1397, None)}
@@ -52,6 +53,6 @@ def _load() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         # Here and not at the top, because it is an extra and takes a second.
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ShardsError("digits needs scikit-learn: pip install 'dcgan_dist[digits]'") from error
+        raise ShardsError(f"digits needs scikit-learn: {install('digits')}") from error
     found = load_digits()
     return np.round(found.images * (255 / 16)).astype(np.uint8), found.target.astype(np.uint8)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import ImageError, ShardsError, StoreError
+from shards.extras import install
 from shards.sources import Item
 from shards.sources.folder import MAX_FILE_BYTES
 
@@ -70,7 +71,7 @@ def _lmdb() -> Any:
     try:
         import lmdb  # here and not at the top, because it is an extra
     except ImportError as error:
-        raise ShardsError("lsun needs lmdb: pip install 'dcgan_dist[lsun]'") from error
+        raise ShardsError(f"lsun needs lmdb: {install('lsun')}") from error
     return lmdb
 
 

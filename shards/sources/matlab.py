@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.errors import ShardsError
+from shards.extras import install
 
 READER_ERRORS = (
     AttributeError,
@@ -45,7 +46,7 @@ def read_matlab(
         from scipy.io import loadmat, whosmat
         from scipy.io.matlab import MatReadError
     except ImportError as error:
-        raise ShardsError(".mat files need SciPy: pip install 'dcgan_dist[mat]'") from error
+        raise ShardsError(f".mat files need SciPy: {install('mat')}") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

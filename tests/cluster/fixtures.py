@@ -17,7 +17,7 @@ from tests.cluster.slurm import Cluster, slurm_cluster
 @pytest.fixture(scope="session")
 def object_store() -> Iterator[ObjectStore]:
     """One server for the whole session; skips where none is installed."""
-    pytest.importorskip("s3fs", reason="pip install 'dcgan_dist[s3]'")
+    pytest.importorskip("s3fs", reason="pip install -e '.[s3]'")
     try:
         with objectstore.object_store() as running:
             yield running
@@ -79,7 +79,7 @@ def _reached(
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Cluster]:
     """One cluster of four nodes for the whole session; skips where Slurm is not installed."""
-    pytest.importorskip("submitit", reason="pip install 'dcgan_dist[slurm]'")
+    pytest.importorskip("submitit", reason="pip install -e '.[slurm]'")
     try:
         with slurm_cluster() as running:
             yield running

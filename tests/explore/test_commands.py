@@ -205,7 +205,7 @@ def test_export_without_the_packages_for_onnx_says_what_to_do(
 ) -> None:
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     assert export.main([run, str(tmp_path / "x")]) == 2
-    assert "pip install 'dcgan_dist[onnx]', or give --no-onnx" in capsys.readouterr().err
+    assert "pip install -c constraints.txt -e '.[onnx]', or give --no-onnx" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
     assert export.main([run, str(tmp_path / "x"), "--no-onnx"]) == 0
     assert not (tmp_path / "x" / "generator.onnx").exists()

@@ -113,7 +113,7 @@ def test_what_is_not_lsun_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(ShardsError, match="holds no pictures"):
         Lsun(str(tmp_path / "none"))
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(ShardsError, match=r"pip install 'dcgan_dist\[lsun\]'"):
+    with pytest.raises(ShardsError, match=r"pip install -c constraints\.txt -e '\.\[lsun\]'"):
         Lsun(str(tmp_path / "none"))
 
 

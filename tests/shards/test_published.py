@@ -281,7 +281,7 @@ def test_what_is_not_svhn_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(ShardsError, match=r"is not the published test_32x32\.mat"):
         open_svhn(str(tmp_path), "test")
     monkeypatch.setitem(__import__("sys").modules, "scipy.io", None)
-    with pytest.raises(ShardsError, match=r"pip install 'dcgan_dist\[mat\]'"):
+    with pytest.raises(ShardsError, match=r"pip install -c constraints\.txt -e '\.\[mat\]'"):
         open_svhn(str(path), "train")
 
 

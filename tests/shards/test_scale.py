@@ -201,7 +201,7 @@ def test_the_authors_resize_is_that_of_cv2(tmp_path):
 
 def test_without_opencv_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ShardsError, match=r"pip install 'dcgan_dist\[webfaces\]'"):
+    with pytest.raises(ShardsError, match=r"pip install -c constraints\.txt -e '\.\[webfaces\]'"):
         build(Rooms(3, 32), str(tmp_path), size=16, resize="cv2_linear")
 
 

@@ -118,7 +118,7 @@ def test_digits_are_the_real_ones():
 
 def test_digits_without_scikit_learn_name_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ShardsError, match=r"pip install 'dcgan_dist\[digits\]'"):
+    with pytest.raises(ShardsError, match=r"pip install -c constraints\.txt -e '\.\[digits\]'"):
         Digits()
 
 

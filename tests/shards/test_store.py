@@ -307,7 +307,7 @@ def test_a_kind_of_url_without_its_package_names_the_extra(monkeypatch):
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec, "get_filesystem_class", absent)
-    with pytest.raises(StoreError, match=r"pip install 'dcgan_dist\[s3\]'"):
+    with pytest.raises(StoreError, match=r"pip install -c constraints\.txt -e '\.\[s3\]'"):
         store.read_bytes("s3://a/b")
 
 
