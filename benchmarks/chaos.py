@@ -17,6 +17,7 @@ def main() -> None:
         "--ranks", type=int, nargs="+", default=[2], help="several: every life on one of them"
     )
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--torchrun", action="store_true", help="torchrun starts killed ranks again")
     args = parser.parse_args()
     exact = len(args.ranks) == 1
     settings = {
@@ -36,11 +37,16 @@ def main() -> None:
         words = [f"--data.url={rooms}", *(f"--{name}={value}" for name, value in settings.items())]
         chaos = Chaos(words, Path(folder) / "runs", ranks=args.ranks, seed=0)
         chaos.unbroken()
-        chaos.rounds(args.kills)
+        (chaos.restarts if args.torchrun else chaos.rounds)(args.kills)
     print(table(chaos.score))
     config = settings | {"ranks": args.ranks, "runs": chaos.score.rounds}
     suffix = "" if exact else "_changing_ranks"
     score = chaos.score
+    if args.torchrun:
+        share = score.equal_rounds / score.rounds
+        config |= {"kills": score.kills.total()}
+        record("chaos", "chaos/torchrun_restarts_bit_equal_share", [share], unit="share", config=config)
+        return
     record("chaos", f"chaos/kills{suffix}", [score.kills.total()], unit="kills", config=config)
     share = score.equal_rounds / score.rounds
     record(

@@ -30,6 +30,7 @@ from dcgan_dist import checkpoint
 from dcgan_dist.checkpoint import CheckpointError
 from dcgan_dist.config import Config, check, check_data, read_config, total_steps
 from dcgan_dist.local_ranks import LocalRanks, warm_up
+from dcgan_dist.restarts import Torchrun
 from dcgan_dist.settings import ConfigError
 from shards import ShardsError, store
 from shards.command import command
@@ -40,6 +41,10 @@ LEAVE_SECONDS = 15.0
 """How long ranks may take to leave after another was killed, and then after SIGTERM, which a launcher sends:
 ranks that have not met yet wait for those that are gone."""
 LIFE_SECONDS = 3600.0
+RESTARTS = 30
+"""torchrun gives a run up after so many."""
+IMPORT_SECONDS = 3.0
+"""A life under torchrun begins with importing torch."""
 ROUNDING = 1e-6
 """Of losses and weights, between different numbers of ranks in float64."""
 
@@ -91,11 +96,7 @@ class Chaos:
         while (done := self.score.kills.total()) < kills or not self.score.rounds:
             run = self.folder / f"broken-{self.score.rounds}"
             self._break(run, kills - done)
-            self.score.rounds += 1
-            found = list(differences(self.folder / "unbroken", run, exact=len(self.ranks) == 1))
-            self.score.equal_rounds += not found
-            self.score.differences += found
-            print(f"{run.name} ended: {found[0] if found else 'as the unbroken run'}", flush=True)
+            self._compare(run)
 
     def _break(self, run: Path, kills: int) -> None:
         """One run, killed at most `kills` times, to its end."""
@@ -110,6 +111,47 @@ class Chaos:
                     _expect_end(ranks)
                     return
                 self._kill(ranks, run, when)
+
+    def restarts(self, kills: int) -> None:
+        """One run after another under torchrun, which starts the ranks again after each kill of one."""
+        while (done := self.score.kills.total()) < kills or not self.score.rounds:
+            run = self.folder / f"restarted-{self.score.rounds}"
+            wanted = min(kills - done, RESTARTS)
+            with Torchrun(
+                [*self.arguments, f"--run.dir={run}"], self.ranks[0], restarts=RESTARTS
+            ) as torchrun:
+                self._kill_ranks(torchrun, run, wanted)
+                code = torchrun.wait(LIFE_SECONDS)
+                if code:
+                    raise ChaosError(f"torchrun ended with code {code}; it said: {torchrun.last}")
+            self._compare(run)
+
+    def _kill_ranks(self, torchrun: Torchrun, run: Path, kills: int) -> None:
+        """Kill a rank of each of `kills` attempts, from the moment that it is there on."""
+        before: set[int] = set()
+        for _ in range(kills):
+            while torchrun.running and not torchrun.has_started(before):
+                time.sleep(0.02)
+            end = time.monotonic() + self._random.uniform(0, IMPORT_SECONDS + self._life_seconds)
+            while torchrun.running and time.monotonic() < end:
+                time.sleep(0.02)
+            ranks = torchrun.processes
+            if not torchrun.running or len(ranks) < torchrun.ranks:
+                return
+            victim = self._random.choice(sorted(ranks))
+            os.kill(ranks[victim], signal.SIGKILL)
+            before = set(ranks.values())
+            self.score.kills["under torchrun"] += 1
+            newest = [0, *checkpoint.steps(str(run / "checkpoints"))][-1]
+            number = self.score.kills.total()
+            print(f"kill {number}: rank {victim} under torchrun; newest checkpoint {newest}", flush=True)
+
+    def _compare(self, run: Path) -> None:
+        self.score.rounds += 1
+        found = list(differences(self.folder / "unbroken", run, exact=len(self.ranks) == 1))
+        self.score.equal_rounds += not found
+        self.score.differences += found
+        print(f"{run.name} ended: {found[0] if found else 'as the unbroken run'}", flush=True)
 
     def _wait(self, ranks: LocalRanks, run: Path) -> str:
         """Until a random moment of this life, or its end."""
@@ -240,6 +282,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--config", type=argument, help="YAML file of the run")
     parser.add_argument("--kills", type=int, default=50, help="how many (default: 50)")
     parser.add_argument("--ranks", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument(
+        "--torchrun", action="store_true", help="kill single ranks, torchrun starts them again"
+    )
     parser.add_argument("--change-ranks", action="store_true", help="every life on 1 to 2 x RANKS processes")
     parser.add_argument(
         "--dir", type=argument, default="runs/chaos", help="a new folder (default: runs/chaos)"
@@ -250,7 +295,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         chaos = _prepare(args, words)
         chaos.unbroken()
-        chaos.rounds(args.kills)
+        (chaos.restarts if args.torchrun else chaos.rounds)(args.kills)
     except (ConfigError, ShardsError, CheckpointError, ChaosError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -260,6 +305,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _prepare(args: argparse.Namespace, words: list[str]) -> Chaos:
     """Everything checked before the first process. Raises ConfigError or ShardsError."""
+    if args.torchrun and args.change_ranks:
+        raise ConfigError("--torchrun keeps the number of ranks; leave out --change-ranks")
     for name, value, least in (("--kills", args.kills, 0), ("--ranks", args.ranks, 1)):
         if value < least:
             raise ConfigError(f"{name}={value} must be at least {least}")

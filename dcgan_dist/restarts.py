@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -63,6 +63,11 @@ class Torchrun:
         """By rank, of the attempt under way."""
         return ranks_of(self._agent.pid)
 
+    def has_started(self, before: Collection[int]) -> bool:
+        """Whether all ranks are there, none of them a process of an attempt `before`."""
+        there = self.processes.values()
+        return len(there) == self.ranks and not set(there) & set(before)
+
     def wait(self, seconds: float) -> int:
         """torchrun's exit code. Raises TimeoutError."""
         try:
@@ -70,7 +75,9 @@ class Torchrun:
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"torchrun is still there after {seconds:.0f} s") from None
 
-    def told(self) -> str:
-        """What torchrun and its ranks have said so far."""
+    @property
+    def last(self) -> str:
+        """The last error that a rank told, or the last line of all."""
         self._log.seek(0)
-        return self._log.read().decode(errors="replace")
+        said = self._log.read().decode(errors="replace").strip().splitlines() or ["nothing"]
+        return [*said[-1:], *(line for line in said if line.startswith("error: "))][-1]

@@ -23,6 +23,16 @@ def test_three_kills_leave_no_trace(rooms16: str, tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.slow
+def test_two_kills_under_torchrun_leave_no_trace(
+    rooms16: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(broken(rooms16, tmp_path, "--kills=2", "--torchrun")) == 0, capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.count("under torchrun; newest checkpoint") == 2
+    assert "restarted-0 ended: as the unbroken run" in out
+
+
+@pytest.mark.slow
 def test_kills_and_other_numbers_of_ranks_change_nothing_but_rounding(
     rooms16: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
