@@ -16,8 +16,9 @@ from dcgan_dist import pictures
 from dcgan_dist.config import Config, Data, Model, Train
 from dcgan_dist.config import Run as RunSettings
 from dcgan_dist.nets import parse_net
+from dcgan_dist.stream.feed import open_feed
 from dcgan_dist.stream.plan import Plan
-from dcgan_dist.train import Trainer, open_feed
+from dcgan_dist.train import Trainer
 from dcgan_dist.world import World
 from shards import store
 from shards.build import build

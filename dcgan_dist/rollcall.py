@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch.distributed as dist
 
@@ -54,6 +54,9 @@ class Rollcall:
         self._over, self._leaving = threading.Event(), threading.Event()
         self._known = threading.Event()
         self._found: str | None = None
+        self.parted, self.asked = False, False
+        self.given_up: int | None = None
+        self._asks: Callable[[], bool] = lambda: False
         self._thread = threading.Thread(target=self._watch, name="rollcall", daemon=True)
         self._thread.start()
 
@@ -61,6 +64,28 @@ class Rollcall:
     def found(self) -> str | None:
         """Who is gone, once it is known."""
         return self._found
+
+    def watch(self, asks: Callable[[], bool]) -> None:
+        """Tell all ranks as soon as `asks` says that this one is asked to stop; they are `asked` then."""
+        self._asks = asks
+
+    def give_up(self, done: int) -> None:
+        """Tell all ranks that this one will not begin the step after `done`; that is `given_up` then, once
+        all have been told."""
+        self._spread({"given_up": done})
+
+    def _spread(self, words: dict[str, object]) -> None:
+        """To rank 0, and from there to all."""
+        if self._rank == 0:
+            self._take(words)
+        for line in list(self._lines.values()):
+            line.send(**words)
+
+    def _take(self, words: Mapping[str, object]) -> None:
+        self.asked = self.asked or "asked" in words
+        done = words.get("given_up")
+        if self.given_up is None and isinstance(done, int):
+            self.given_up = done
 
     def leaving(self) -> None:
         """The main thread is on its way out, and may take its time."""
@@ -72,7 +97,7 @@ class Rollcall:
         for line in self._lines.values():
             line.send(bye=True)
         deadline = time.monotonic() + WAIT_SECONDS
-        while self._rank == 0 and self._lines and time.monotonic() < deadline:
+        while self._rank == 0 and self._lines and not self.parted and time.monotonic() < deadline:
             self._listen(deadline - time.monotonic())
         self._hang_up()
 
@@ -103,8 +128,12 @@ class Rollcall:
         self._lines.clear()
 
     def _watch(self) -> None:
+        told = False
         while not self._over.is_set() and not self._lost:
             self._listen(GLANCE_SECONDS)
+            if not told and self._asks():
+                told = True
+                self._spread({"asked": True})
         deadline = time.monotonic() + GATHER_SECONDS
         while self._lost and not self._over.is_set() and self._found is None and time.monotonic() < deadline:
             self._listen(max(deadline - time.monotonic(), 0))
@@ -147,6 +176,10 @@ class Rollcall:
             self._lost.add(rank)
         elif "bye" in said:
             self._drop(rank, lost=False)
+        elif self._rank == 0:
+            self._spread(dict(said))
+        else:
+            self._take(said)
 
     def _drop(self, rank: int, *, lost: bool) -> None:
         line = self._lines.pop(rank, None)

@@ -19,6 +19,8 @@ from typing import Any, Self
 import torch
 from torch.distributed import Store  # type: ignore[attr-defined]
 
+from dcgan_dist.rollcall import Rollcall
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 FINISHED, UNFORESEEN, REFUSED, STOPPED = 0, 1, 2, 75
@@ -26,6 +28,8 @@ FINISHED, UNFORESEEN, REFUSED, STOPPED = 0, 1, 2, 75
 in one line; stopped by a signal and saved, to be started again (EX_TEMPFAIL of sysexits.h)."""
 
 AHEAD_STEPS = 2
+PATIENCE_SECONDS = 5.0
+"""A rank that is to stop and waits longer than this for its data gives its step up."""
 SAME_SECONDS = 1.0
 """Signals of one moment count as one: Slurm signals torchrun and its ranks, and torchrun passes it on."""
 
@@ -138,8 +142,19 @@ class Stop:
 
     KEY = "dcgan_dist/stop_step"
 
-    def __init__(self, signals: Signals, store: Store | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        signals: Signals,
+        store: Store | None,
+        device: torch.device,
+        rollcall: Rollcall | None = None,
+    ) -> None:
         self._signals, self._store, self._pace = signals, store, Pace(device)
+        self._rollcall = rollcall
+        self._asked_time: float | None = None
+        self._gave_up = False
+        if rollcall is not None:
+            rollcall.watch(lambda: signals.received is not None)
         self._step: int | None = None
 
     def after(self, done: int) -> bool:
@@ -152,6 +167,26 @@ class Stop:
         if self._step is None and self._signals.received is not None:
             self._ask(done)
         return self._step is not None and done >= self._step
+
+    def in_vain(self, done: int, waited_seconds: float = 0.0) -> bool:
+        """Whether all ranks give up the step after `done`: a rank waits for its data, and is to stop.
+
+        No rank can have changed a weight in that step, for each change takes words of every rank.
+        """
+        if self._asked_time is None and self._is_asked():
+            self._asked_time = time.monotonic()
+        patient = self._asked_time is None or time.monotonic() - self._asked_time < PATIENCE_SECONDS
+        gives_up = not patient and waited_seconds > PATIENCE_SECONDS
+        if self._rollcall is None:
+            return gives_up
+        if gives_up and not self._gave_up:
+            self._rollcall.give_up(done)
+            self._gave_up = True
+        return self._rollcall.given_up == done
+
+    def _is_asked(self) -> bool:
+        asked = self._rollcall is not None and self._rollcall.asked
+        return asked or self._signals.received is not None
 
     def _agreed(self, done: int) -> int | None:
         """The step that a rank has written; None while there is none, and where it can be no rank's word."""

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,21 +22,20 @@ from dcgan_dist import alarms, checkpoint, given, pictures, world
 from dcgan_dist.alarms import DivergedError
 from dcgan_dist.checkpoint import CheckpointError, Manifest
 from dcgan_dist.config import Config, check, check_data, read_config, total_steps
-from dcgan_dist.coordinator import coordinate, versions
+from dcgan_dist.coordinator import Coordinator, Silent, coordinate, versions
 from dcgan_dist.meter import Meter
 from dcgan_dist.model import Generator, draw_noise
 from dcgan_dist.owner import Owner, hold
 from dcgan_dist.parallel import make_cast, make_players
 from dcgan_dist.precision import settle
-from dcgan_dist.rollcall import LostRanksError
+from dcgan_dist.rollcall import LostRanksError, is_loss
 from dcgan_dist.same_run import check_same_run, differences
 from dcgan_dist.scores.during import Scorer
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
 from dcgan_dist.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Signals, Stop, ignore_signals
-from dcgan_dist.stream.cache import Cache
-from dcgan_dist.stream.feed import Feed
+from dcgan_dist.stream.feed import Feed, open_feed
 from dcgan_dist.stream.plan import Plan, lanes
 from dcgan_dist.world import World
 from dcgan_dist.writer import UnsavedError
@@ -63,13 +63,12 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
     told = coordinate(config, owner, first_step=first, total_steps=last, best=trainer.best)
     with feed, told as coordinator, here.leaving_at_error():
         meter = Meter(feed, here, config.data.batch_images)
-        stop = Stop(signals, here.store, here.device)
-        coordinator.show_real(blocks, write=first == 0)
-        if first == 0:
-            coordinator.sample(0, trainer.shown)
+        stop = Stop(signals, here.store, here.device, here.rollcall)
+        show_first(coordinator, trainer, blocks, first)
         for step in range(first, last):
-            real = pictures.to_device(feed.next_batch(), here.device, trainer.dtype)
-            trainer.update(step, real)
+            if not advance(trainer, feed, stop, step):
+                part(coordinator, trainer, step, saved=step == first or step % run.checkpoint_steps == 0)
+                return step
             done = step + 1
             meter.tick()
             coordinator.tick()
@@ -91,6 +90,34 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
 def _tell_if_past(first: int, last: int, here: World) -> None:
     if first > last and here.rank == 0:
         log.warning("the run is at step %d, past the %d that are asked for: nothing is trained", first, last)
+
+
+def show_first(coordinator: Coordinator | Silent, trainer: "Trainer", blocks: Blocks, first: int) -> None:
+    """Real pictures, and at the start of a run what G draws before its first step."""
+    coordinator.show_real(blocks, write=first == 0)
+    if first == 0:
+        coordinator.sample(0, trainer.shown)
+
+
+def part(coordinator: Coordinator | Silent, trainer: "Trainer", done: int, *, saved: bool) -> None:
+    """Leave the other ranks where the step after `done` was given up, with what was done `saved`."""
+    trainer.here.part()
+    if not saved:
+        trainer.check_finite(done)
+        coordinator.save(done, *trainer.state(done))
+
+
+def advance(trainer: "Trainer", feed: Feed, stop: Stop, step: int) -> bool:
+    """Do step `step`; False where the ranks are to stop and the data of one do not come, so that none can."""
+    try:
+        batch = feed.batch_unless(partial(stop.in_vain, step))
+        if batch is not None:
+            trainer.update(step, pictures.to_device(batch, trainer.here.device, trainer.dtype))
+        return batch is not None
+    except RuntimeError as error:
+        if not (is_loss(error) and stop.in_vain(step)):
+            raise
+    return False  # a rank that gave the step up has left
 
 
 class Trainer:
@@ -156,14 +183,19 @@ class Trainer:
 
     def check_weights(self, step: int) -> None:
         """Raises DivergedError rather than let broken networks, or other ones by rank, into a checkpoint."""
+        nets = self.check_finite(step)
+        prints = torch.stack([alarms.fingerprint(net) for net in nets.values()])
+        alarms.check_same(self.here.gather(prints), tuple(nets), step=step)
+
+    def check_finite(self, step: int) -> dict[str, nn.Module]:
+        """Both networks of this rank. Raises DivergedError."""
         for what, value in self._numbers():
             if not bool(torch.isfinite(value).all()):
                 raise DivergedError(
                     f"step {step}: {what} are not finite; lower optim.lr or optim.weight_decay"
                 )
         nets: dict[str, nn.Module] = {"g": self.g.bare, "d": self.d.bare}
-        prints = torch.stack([alarms.fingerprint(net) for net in nets.values()])
-        alarms.check_same(self.here.gather(prints), tuple(nets), step=step)
+        return nets
 
     def _numbers(self) -> Iterator[tuple[str, Tensor]]:
         """All that training goes on from, with its name."""
@@ -248,27 +280,6 @@ class Trainer:
                 raise CheckpointError(
                     f"{checkpoint.stem(manifest.step)}: no scaler of {name} ({error})"
                 ) from None
-
-
-def open_feed(
-    config: Config, blocks: Blocks, plan: Plan, *, lanes: range, first_step: int, stop_step: int
-) -> Feed:
-    """The batches of these lanes, as `config.data` says."""
-    data = config.data
-    cache = Cache(data.cache_dir, blocks, limit_bytes=data.cache_bytes) if data.cache_dir else None
-    return Feed(
-        blocks,
-        plan,
-        lanes=lanes,
-        first_step=first_step,
-        stop_step=stop_step,
-        threads=data.threads,
-        requests=data.requests,
-        prefetch_bytes=data.prefetch_bytes,
-        cache=cache,
-        max_bad_fraction=data.max_bad_fraction,
-        warn_after_seconds=data.warn_after_seconds,
-    )
 
 
 @command

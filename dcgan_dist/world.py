@@ -36,6 +36,12 @@ class World:
     store: Store | None = None
     rollcall: Rollcall | None = None
 
+    def part(self) -> None:
+        """No more collectives: a step was given up, and some ranks may have begun it."""
+        if self.rollcall is not None:
+            self.rollcall.parted = True
+            self.rollcall.leaving()
+
     @contextmanager
     def leaving_at_error(self) -> Iterator[None]:
         """After an error of the block this process is cleaning up, and nobody may end it for waiting."""
@@ -264,7 +270,8 @@ def join(
             )
         world = World(where.rank, ranks, here, dist.group.WORLD, met.store, rollcall)
         yield world
-        world.agree(0)  # what any rank still does at its end has been done, or it is lost
+        if not rollcall.parted:
+            world.agree(0)  # what any rank still does at its end has been done, or it is lost
     except BaseException as error:
         rollcall.after(error)
         raise

@@ -119,10 +119,13 @@ def interrupt_twice(patient: bool) -> str:
 
 
 def test_a_program_that_trains_keeps_its_process() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    assert interrupt_twice(patient=False) == "interrupted"
-    assert interrupt_twice(patient=True) == "goes on, interrupted"
-    assert signal.getsignal(signal.SIGINT) is before
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert interrupt_twice(patient=False) == "interrupted"
+        assert interrupt_twice(patient=True) == "goes on, interrupted"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_run_on_one_process_stops_without_a_store(rooms16: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dcgan_dist.config import Config
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.stream.cache import Cache
 from dcgan_dist.stream.fetch import Data, Fetch
@@ -34,6 +35,8 @@ U8 = NDArray[np.uint8]
 RING_BATCHES, RING_BYTES = 8, 2**27
 """What the ring holds at most, and three batches at least."""
 
+GLANCE_SECONDS = 0.25
+LEAVE_SECONDS = 3.0
 SUBSTITUTES = 8
 """How many blocks to try in place of a damaged one."""
 
@@ -102,8 +105,9 @@ class Feed:
             self._closed = True
             self._room.notify_all()
         self.fetch.close()
-        for thread in self._threads:
-            thread.join()
+        deadline = time.monotonic() + LEAVE_SECONDS
+        for thread in self._threads:  # one that storage never answers is left behind
+            thread.join(max(deadline - time.monotonic(), 0))
 
     @property
     def rank(self) -> int:
@@ -117,6 +121,13 @@ class Feed:
 
     def next_batch(self) -> U8:
         """The next step's rows of this rank, (lanes, S, S, 3); valid until the next call."""
+        batch = self.batch_unless(lambda waited_seconds: False)
+        assert batch is not None
+        return batch
+
+    def batch_unless(self, gives_up: Callable[[float], bool]) -> U8 | None:
+        """As `next_batch`, but None where `gives_up` says so, which is asked now and then with the seconds
+        that it took so far; no more batches come then."""
         began = time.perf_counter()
         with self._ready:
             assert self._stop_step is None or self._step + self._started < self._stop_step
@@ -126,9 +137,14 @@ class Feed:
                 self._room.notify_all()
             self._started = True
             slot = self._step % len(self._ring)
-            if not self._ready.wait_for(lambda: self._is_ready(slot), self._warn_after_seconds):
-                log.warning("%s", self._what_it_waits_for())
-                self._ready.wait_for(lambda: self._is_ready(slot))
+            warned = False
+            while not self._ready.wait_for(lambda: self._is_ready(slot), GLANCE_SECONDS):
+                waited = time.perf_counter() - began
+                if gives_up(waited):
+                    return None
+                if not warned and waited > self._warn_after_seconds:
+                    warned = True
+                    log.warning("%s", self._what_it_waits_for())
             if self._error is not None:
                 raise self._error
             self.replaced, self._bad[slot] = self.replaced + self._bad[slot], 0
@@ -267,3 +283,24 @@ class Feed:
                 f"{samples} that data.max_bad_fraction={self._max_bad_fraction} allows; "
                 f"run: python -m shards verify {self.blocks.url}"
             )
+
+
+def open_feed(
+    config: Config, blocks: Blocks, plan: Plan, *, lanes: range, first_step: int, stop_step: int
+) -> Feed:
+    """The batches of these lanes, as `config.data` says."""
+    data = config.data
+    cache = Cache(data.cache_dir, blocks, limit_bytes=data.cache_bytes) if data.cache_dir else None
+    return Feed(
+        blocks,
+        plan,
+        lanes=lanes,
+        first_step=first_step,
+        stop_step=stop_step,
+        threads=data.threads,
+        requests=data.requests,
+        prefetch_bytes=data.prefetch_bytes,
+        cache=cache,
+        max_bad_fraction=data.max_bad_fraction,
+        warn_after_seconds=data.warn_after_seconds,
+    )
