@@ -106,7 +106,8 @@ def _distances(patches: list[Tensor], draw: torch.Generator, here: World, *, don
         directions /= directions.norm(dim=0)
         if (done + part) % here.ranks != here.rank:
             continue
-        # Transposed, so that each projection lies in one piece and sorts fast.
-        reference, *others = ((directions.T @ each.T).sort(dim=1).values for each in patches)
+        # Each projection in one piece, and by numpy: with vector instructions, an order of magnitude faster.
+        projections = ((directions.T @ each.T).numpy() for each in patches)
+        reference, *others = (torch.from_numpy(np.sort(rows, axis=1)) for rows in projections)
         found[part] = torch.stack([(other - reference).abs().mean(1).mean() for other in others])
     return found

@@ -133,7 +133,7 @@ def test_a_checkpoint_of_another_network(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there(rooms16: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = told(capsys, words(rooms16, tmp_path / "run", "--train.device=cuda"))
-    assert "torch sees no GPU; choose cpu" in line
+    assert "torch sees no accelerator; choose auto" in line
 
 
 def test_a_config_that_is_not_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
