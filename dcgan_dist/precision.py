@@ -69,20 +69,26 @@ def choose(device: torch.device) -> tuple[Precision, str]:
 
 
 def speed(device: torch.device, dtype: torch.dtype) -> float:
-    """How many times as fast as in float32 a convolution is in `dtype`, on this process's CPU threads.
+    """How many times as fast as in float32 a convolution is in `dtype`, on one thread of this CPU.
 
-    Of turns by both, the quickest of each counts: other work on the machine only ever slows them.
+    In seconds of the thread's own CPU time, and of turns by both the quickest of each: what else the machine
+    does must not decide.
     """
     x = torch.ones(8, 64, 16, 16, device=device).to(memory_format=torch.channels_last)
     weight = torch.ones(64, 64, 4, 4, device=device).to(memory_format=torch.channels_last)
     seconds: dict[torch.dtype, list[float]] = {torch.float32: [], dtype: []}
-    with torch.no_grad():
-        for _ in range(8):  # the first turn of each makes ready and is never the quickest
-            for kind, taken in seconds.items():
-                given = x.to(kind), weight.to(kind)
-                began = time.perf_counter()
-                functional.conv2d(*given, stride=2, padding=1)
-                taken.append(time.perf_counter() - began)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            for _ in range(16):  # the first turn of each makes ready and is never the quickest
+                for kind, taken in seconds.items():
+                    given = x.to(kind), weight.to(kind)
+                    began = time.thread_time()
+                    functional.conv2d(*given, stride=2, padding=1)
+                    taken.append(time.thread_time() - began)
+    finally:
+        torch.set_num_threads(threads)
     return min(seconds[torch.float32]) / min(seconds[dtype])
 
 

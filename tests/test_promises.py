@@ -25,6 +25,7 @@ def words(data: str, out: Path, *more: str) -> list[str]:
         "run.sample_images": "4",
         "train.steps": str(STEPS),
         "train.device": "cpu",
+        "train.precision": "float32",
     }
     return [f"--{name}={value}" for name, value in settings.items()] + list(more)
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.faults import count_faults, rules, serve_epochs
 from dcgan_dist.train import main
 from shards import index as indexes
-from shards import store
+from shards import remote, store
 from shards.blocks import block_sum
 from shards.build import build
 from shards.errors import StoreError
@@ -135,7 +135,7 @@ def test_a_fault_that_stays_in_a_write_leaves_the_old_file_or_the_new_one(file, 
 def test_a_write_whose_bits_flip_on_the_way_is_refused_by_the_server(object_store, file, monkeypatch):
     if object_store.kind == "moto":
         pytest.skip("moto takes any checksum")
-    monkeypatch.setattr(store, "b64encode", lambda digest: b"AAAAAAAAAAAAAAAAAAAAAA==")
+    monkeypatch.setattr(remote, "b64encode", lambda digest: b"AAAAAAAAAAAAAAAAAAAAAA==")
     with pytest.raises(StoreError, match=r"^cannot write s3://\S+: BadDigest \(tried 3 times"):
         store.write_bytes(file, DATA[::-1])
     assert store.read_bytes(file) == DATA
