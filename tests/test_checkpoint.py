@@ -163,7 +163,7 @@ def test_storage_that_fails_is_not_taken_for_an_empty_or_a_damaged_folder(
 ) -> None:
     checkpoint.write(str(tmp_path), 1, PARTS, {})
 
-    def denied(url: str) -> bytes:
+    def denied(url: str, **settings: object) -> bytes:
         raise StoreError("access denied")
 
     with monkeypatch.context() as patch:

@@ -47,7 +47,13 @@ def train_until_storage_hangs(arguments: list[str], out: Path, hung: int, told: 
         return own_process(arguments)
 
 
-@pytest.mark.parametrize(("ranks", "hung", "told"), [(1, 0, 0), (2, 1, 1), (2, 0, 0), (2, 1, 0)])
+@pytest.mark.parametrize(
+    ("ranks", "hung", "told"),
+    [
+        (2, 1, 0),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1, 0, 0), (2, 1, 1), (2, 0, 0)]),
+    ],
+)
 def test_a_run_whose_data_do_not_come_stops_and_loses_no_step(
     rooms16: str, tmp_path: Path, ranks: int, hung: int, told: int
 ) -> None:
