@@ -94,7 +94,7 @@ def test_a_kill_at_every_removal_of_a_prune(rooms16: str, tmp_path: Path, unbrok
     assert deadly > 15
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_kill_at_every_rename_and_removal_of_a_run_and_of_its_resume(
     rooms16: str, tmp_path: Path, unbroken: Path
 ) -> None:
