@@ -12,6 +12,7 @@ import torch
 from dcgan_dist import alarms
 from dcgan_dist.model import Discriminator, Generator, build
 from dcgan_dist.nets import parse_net
+from dcgan_dist.rollcall import first_line
 from dcgan_dist.settings import ConfigError
 from dcgan_dist.step import Player, update_both
 
@@ -50,7 +51,7 @@ def lacks(device: torch.device) -> str | None:
         update_both(_player(g, device), _player(d, device), real=real, z=z, cast=nullcontext)
         alarms.fingerprint(g).item()
     except (RuntimeError, TypeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
-        return (str(error).strip() or type(error).__name__).splitlines()[0]
+        return first_line(error)
     return None
 
 
