@@ -31,8 +31,8 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 
 MEASURED = ("AVX2", "AVX512")
-"""Instruction sets, as torch names them, on which the product gains with 4x4 and 5x5 kernels, from about one
-weight for each number of the input on: see benchmarks/convolution.jsonl. Nobody has measured others; torch's
+"""Instruction sets, as torch names them, on which the product gains with 4x4 and 5x5 kernels: surely from two
+weights for each number of the input on, see benchmarks/convolution.jsonl. Nobody has measured others; torch's
 own layers are taken there."""
 
 
