@@ -5,9 +5,9 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.record import record
-from dcgan_dist.chaos import Chaos, table
-from shards.build import build
-from shards.sources.rooms import Rooms
+from dcgan_dist.chaos.kill import Chaos, table
+from shards.building.build import build
+from shards.sources.drawn.rooms import Rooms
 
 
 def main() -> None:

@@ -10,13 +10,13 @@ import time
 import torch
 
 from benchmarks.record import record
-from dcgan_dist import checkpoint
-from dcgan_dist.config import Config, Data, Model, Train
-from dcgan_dist.devices import choose_device
-from dcgan_dist.nets import parse_net
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.checkpoints.writer import Writer
+from dcgan_dist.config.settings import Config, Data, Model, Train
+from dcgan_dist.gan.description import parse_net
+from dcgan_dist.ranks.devices import choose_device
+from dcgan_dist.ranks.world import World
 from dcgan_dist.train import Trainer
-from dcgan_dist.world import World
-from dcgan_dist.writer import Writer
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.record import capability, record
-from dcgan_dist import convolution
-from dcgan_dist.convolution import Conv2d, ConvTranspose2d
-from dcgan_dist.parallel import keep_freed_memory
-from dcgan_dist.precision import AUTOCAST
+from dcgan_dist.gan import convolution
+from dcgan_dist.gan.convolution import Conv2d, ConvTranspose2d
+from dcgan_dist.training.players import keep_freed_memory
+from dcgan_dist.training.precision import AUTOCAST
 
 # Transposed or not, maps of input and output, kernel, side of the input, images.
 LAYERS = [

@@ -18,11 +18,11 @@ from unittest.mock import MagicMock
 import numpy as np
 
 from benchmarks.record import apart, record
-from shards import index as indexes
-from shards.build import build
-from shards.dedup.buckets import group, survivors
+from shards.building.build import build
+from shards.dataset import index as indexes
+from shards.dedup.grouping import group, survivors
 from shards.dedup.run import Settings, dedup
-from shards.dedup.thumbs import mix
+from shards.dedup.thumbnails import mix
 from shards.machine import peak_memory_bytes
 from tests.shards.planted import KINDS, SIZE, Planted
 
@@ -107,7 +107,7 @@ def _ours(url: str, settings: Settings) -> tuple[float, set[tuple[int, int]]]:
 
 def _groups_as_pairs(url: str, settings: Settings) -> set[tuple[int, int]]:
     """Neighbours within each group of what dedup found."""
-    from shards.dedup import codes, run
+    from shards.dedup import hashing, run
 
     index = indexes.load(url)
     hashes = np.concatenate(
@@ -118,8 +118,8 @@ def _groups_as_pairs(url: str, settings: Settings) -> set[tuple[int, int]]:
             for shard in index.shards
         ]
     )
-    words = codes.as_words(hashes, perceptual=settings.hash == "perceptual")
-    shades = codes.colours(hashes) if settings.radius else None
+    words = hashing.as_words(hashes, perceptual=settings.hash == "perceptual")
+    shades = hashing.colours(hashes) if settings.radius else None
     groups = group(*words, radius=settings.radius, colours=shades)
     order = np.argsort(groups, kind="stable")
     return {

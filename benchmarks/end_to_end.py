@@ -13,19 +13,19 @@ from benchmarks.ranks import Run, together
 from benchmarks.record import interleaved, ratios, record
 from benchmarks.step import FILTERS_64
 from dcgan_dist import pictures
-from dcgan_dist.config import Config, Data, Model, Train
-from dcgan_dist.config import Run as RunSettings
-from dcgan_dist.nets import parse_net
+from dcgan_dist.config.settings import Config, Data, Model, Train
+from dcgan_dist.config.settings import Run as RunSettings
+from dcgan_dist.gan.description import parse_net
+from dcgan_dist.ranks.world import World
 from dcgan_dist.stream.feed import open_feed
 from dcgan_dist.stream.plan import Plan
 from dcgan_dist.train import Trainer
-from dcgan_dist.world import World
-from shards import store
-from shards.build import build
-from shards.index import load
-from shards.reader import Blocks
-from shards.sources.rooms import Rooms
-from shards.transfer import copy
+from shards.building.build import build
+from shards.dataset.copy import copy
+from shards.dataset.index import load
+from shards.dataset.reader import Blocks
+from shards.sources.drawn.rooms import Rooms
+from shards.storage import store
 from tests.cluster.objectstore import object_store
 
 IMAGES, BATCH = 8000, 128

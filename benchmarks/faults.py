@@ -17,11 +17,12 @@ import numpy as np
 from benchmarks.record import record
 from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan, lanes
-from shards import ShardsError, store
-from shards.index import load
-from shards.patience import Limits
-from shards.reader import Blocks
-from shards.transfer import copy
+from shards import ShardsError
+from shards.dataset.copy import copy
+from shards.dataset.index import load
+from shards.dataset.reader import Blocks
+from shards.storage import store
+from shards.storage.retries import Limits
 from tests.cluster.faultproxy import FaultProxy, Rule
 from tests.cluster.objectstore import object_store
 from tests.numbered import build_numbers, numbers

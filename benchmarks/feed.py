@@ -26,15 +26,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.ranks import together
 from benchmarks.record import apart, interleaved, ratios, record
+from dcgan_dist.ranks.world import World
 from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan, lanes
-from dcgan_dist.world import World
-from shards.build import build
-from shards.format import parse_records
-from shards.index import load
-from shards.reader import Blocks
-from shards.reindex import reindex
-from shards.sources.rooms import Rooms
+from shards.building.build import build
+from shards.dataset.adopt import reindex
+from shards.dataset.index import load
+from shards.dataset.reader import Blocks
+from shards.sources.drawn.rooms import Rooms
+from shards.tars.records import parse_records
 
 BATCH = 128
 Run = Callable[[], int]

@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.record import ratios, record
-from shards.build import build
-from shards.images import decode, to_square
-from shards.sources.lsun import Lsun
-from shards.sources.rooms import Rooms
+from shards.building.build import build
+from shards.pictures.codec import decode, to_square
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.published.lsun import Lsun
 
 ENTRIES = 3_033_042
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 from benchmarks.scaling import least
-from dcgan_dist.nets import Layer, Net, parse_net
+from dcgan_dist.gan.description import Layer, Net, parse_net
 
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
 HEAD = """# How it scales

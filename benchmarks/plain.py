@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from dcgan_dist.nets import Layer, Net
-from dcgan_dist.parallel import keep_freed_memory
+from dcgan_dist.gan.description import Layer, Net
+from dcgan_dist.training.players import keep_freed_memory
 
 
 def _generator(net: Net) -> nn.Sequential:

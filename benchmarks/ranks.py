@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dcgan_dist import world
+from dcgan_dist.ranks import world
 
 Run = Callable[[], int]
 

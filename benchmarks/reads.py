@@ -11,11 +11,11 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.record import record
-from dcgan_dist.config import Data
+from dcgan_dist.config.settings import Data
 from dcgan_dist.stream.fetch import Fetch
 from dcgan_dist.stream.plan import Plan, Span, lanes
-from shards.blocks import default_block_samples
-from shards.reader import Blocks, Place
+from shards.dataset.blocks import default_block_samples
+from shards.dataset.reader import Blocks, Place
 
 IMAGES, SHARD, RECORD_BYTES, BATCH = 3_033_042, 2048, 3968, 128
 

@@ -13,11 +13,11 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.ranks import Run, together
 from benchmarks.record import interleaved, ratios, record
 from benchmarks.step import FILTERS_64
-from dcgan_dist.config import Config, Data, Model, Train
-from dcgan_dist.nets import parse_net
-from dcgan_dist.syncbn import BatchNorm
+from dcgan_dist.config.settings import Config, Data, Model, Train
+from dcgan_dist.gan.batchnorm import BatchNorm
+from dcgan_dist.gan.description import parse_net
+from dcgan_dist.ranks.world import World
 from dcgan_dist.train import Trainer
-from dcgan_dist.world import World
 
 COLLECTIVES = ("c10d::allreduce_", "c10d::allgather_", "c10d::_allgather_base_")
 

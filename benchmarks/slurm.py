@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from benchmarks.record import record
-from shards.build import build
-from shards.sources.rooms import Rooms
+from shards.building.build import build
+from shards.sources.drawn.rooms import Rooms
 from tests.cluster import jobs
 from tests.cluster.slurm import slurm_cluster
 

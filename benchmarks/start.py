@@ -19,12 +19,12 @@ import numpy as np
 from benchmarks.record import record
 from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan
-from shards import index as indexes
-from shards.blocks import BLOCK_DTYPE, block_sum
-from shards.build import build
-from shards.index import Index, Shard
-from shards.reader import Blocks
-from shards.sources.rooms import Rooms
+from shards.building.build import build
+from shards.dataset import index as indexes
+from shards.dataset.blocks import BLOCK_DTYPE, block_sum
+from shards.dataset.index import Index, Shard
+from shards.dataset.reader import Blocks
+from shards.sources.drawn.rooms import Rooms
 
 SAMPLES = 3_033_042
 SHARD_SAMPLES = 20_000

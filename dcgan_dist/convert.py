@@ -15,16 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dcgan_dist import checkpoint
-from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.config import Config, Data, Model, Optim, Run, dump
-from dcgan_dist.coordinator import versions
-from dcgan_dist.model import Discriminator, Generator
-from dcgan_dist.nets import PRESETS, NetError, parse_net
-from shards import ShardsError, store
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.checkpoints.checkpoint import CheckpointError
+from dcgan_dist.config.settings import Config, Data, Model, Optim, Run, dump
+from dcgan_dist.gan.description import PRESETS, NetError, parse_net
+from dcgan_dist.gan.model import Discriminator, Generator
+from dcgan_dist.training.coordinator import versions
+from shards import ShardsError
 from shards.command import command
 from shards.errors import NPY_ERRORS
-from shards.paths import argument
+from shards.storage import store
+from shards.storage.paths import argument
 
 
 def read_arrays(folder: Path, part: str) -> list[Tensor]:

@@ -12,25 +12,28 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dcgan_dist import checkpoint, received, world
-from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.config import DEVICES
-from dcgan_dist.model import initialise
-from dcgan_dist.rollcall import LostRanksError
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.checkpoints.checkpoint import CheckpointError
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.config.settings import DEVICES
+from dcgan_dist.gan.model import initialise
+from dcgan_dist.ranks import world
+from dcgan_dist.ranks.lost import LostRanksError
+from dcgan_dist.ranks.world import World
+from dcgan_dist.run_folder import untrusted
 from dcgan_dist.sample import load
 from dcgan_dist.scores.inception import Inception
-from dcgan_dist.scores.manifold import COPIES_BELOW
+from dcgan_dist.scores.precision_recall import COPIES_BELOW
 from dcgan_dist.scores.suite import draw, protocol, read_reals, score
+from dcgan_dist.scores.swd import mean_swd
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.settings import ConfigError
-from dcgan_dist.swd import mean_swd
-from dcgan_dist.world import World
-from shards import ShardsError, store
+from shards import ShardsError
 from shards.command import command
-from shards.index import load as load_index
-from shards.paths import argument
-from shards.reader import Blocks
+from shards.dataset.index import load as load_index
+from shards.dataset.reader import Blocks
 from shards.redact import redacted
+from shards.storage import store
+from shards.storage.paths import argument
 
 TIMEOUT_SECONDS = 3600.0
 log = logging.getLogger("dcgan_dist")
@@ -122,7 +125,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _keep(found: Evaluation) -> None:
-    folder = received.folder(found.run, "scores")
+    folder = untrusted.folder(found.run, "scores")
     store.make_folder(folder)
     name = f"{checkpoint.stem(found.step)}.json"
     store.write_bytes(store.join(folder, name), json.dumps(redacted(asdict(found)), indent=1).encode())

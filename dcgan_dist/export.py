@@ -20,24 +20,26 @@ import torch
 from safetensors.torch import save as pack_tensors
 from torch import Tensor, nn
 
-from dcgan_dist import calibrate, pictures
-from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.coordinator import versions
-from dcgan_dist.explore.finding import ExploreError
-from dcgan_dist.model import Generator
-from dcgan_dist.nets import describe
-from dcgan_dist.report.gather import Gathered, gather
+from dcgan_dist import pictures
+from dcgan_dist.checkpoints.checkpoint import CheckpointError
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.gan import calibrate
+from dcgan_dist.gan.batchnorm import BatchNorm
+from dcgan_dist.gan.description import describe
+from dcgan_dist.gan.model import Generator
+from dcgan_dist.report.read_runs import Gathered, gather
+from dcgan_dist.run_folder.finding import ExploreError
 from dcgan_dist.sample import Sampler, load, received_config
-from dcgan_dist.settings import ConfigError
-from dcgan_dist.syncbn import BatchNorm
-from shards import ShardsError, store
+from dcgan_dist.training.coordinator import versions
+from shards import ShardsError
 from shards.command import command
+from shards.dataset.index import load as load_index
 from shards.errors import ToldError
 from shards.extras import install
-from shards.index import load as load_index
-from shards.paths import argument
 from shards.printable import printable
 from shards.redact import redact
+from shards.storage import store
+from shards.storage.paths import argument
 
 SHOWN = 32
 

@@ -13,18 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dcgan_dist import checkpoint, pictures, received, settings
-from dcgan_dist.calibrate import BATCH_IMAGES, BATCHES, calibrate
-from dcgan_dist.checkpoint import CheckpointError, Manifest, Parts
-from dcgan_dist.config import DEVICES, Config
-from dcgan_dist.devices import choose_device
-from dcgan_dist.model import Generator, draw_noise
-from dcgan_dist.nets import NetError, parse_net
+from dcgan_dist import pictures
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.checkpoints.checkpoint import CheckpointError, Manifest, Parts
+from dcgan_dist.config import reading
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.config.settings import DEVICES, Config
+from dcgan_dist.gan.calibrate import BATCH_IMAGES, BATCHES, calibrate
+from dcgan_dist.gan.description import NetError, parse_net
+from dcgan_dist.gan.model import Generator, draw_noise
+from dcgan_dist.ranks.devices import choose_device
+from dcgan_dist.run_folder import untrusted
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.settings import ConfigError
-from shards import ShardsError, store
+from shards import ShardsError
 from shards.command import command
-from shards.paths import argument
+from shards.storage import store
+from shards.storage.paths import argument
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def read_run(run: str, *, step: int | None, only: tuple[str, ...]) -> tuple[Conf
     """
     try:
         config, _ = received_config(run)
-        folder = received.folder(run, "checkpoints")
+        folder = untrusted.folder(run, "checkpoints")
     except ShardsError as error:
         raise CheckpointError(f"{run} is not a run folder: {error}") from None
     if step is None:
@@ -107,8 +111,8 @@ def received_config(run: str) -> tuple[Config, frozenset[str]]:
     All of `model` must be known here; what else another version named otherwise is left at its default.
     Raises ConfigError or ShardsError.
     """
-    text, where = received.read(run, "config.yaml").decode(errors="replace"), store.join(run, "config.yaml")
-    config, known = settings.parse_some(Config, text, where=where, needed=("model",))
+    text, where = untrusted.read(run, "config.yaml").decode(errors="replace"), store.join(run, "config.yaml")
+    config, known = reading.parse_some(Config, text, where=where, needed=("model",))
     try:
         parse_net(config.model.net)
     except NetError as error:

@@ -18,31 +18,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcgan_dist import alarms, checkpoint, given, pictures, world
-from dcgan_dist.alarms import DivergedError
-from dcgan_dist.checkpoint import CheckpointError, Manifest
-from dcgan_dist.config import Config, check, check_data, read_config, total_steps
-from dcgan_dist.coordinator import Coordinator, Silent, coordinate, versions
-from dcgan_dist.meter import Meter
-from dcgan_dist.model import Generator, draw_noise
-from dcgan_dist.owner import Owner, hold
-from dcgan_dist.parallel import make_cast, make_players
-from dcgan_dist.precision import settle
-from dcgan_dist.rollcall import LostRanksError, is_loss
-from dcgan_dist.same_run import check_same_run, differences
-from dcgan_dist.scores.during import Scorer
+from dcgan_dist import pictures
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.checkpoints.checkpoint import CheckpointError, Manifest
+from dcgan_dist.checkpoints.writer import UnsavedError
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.config.settings import Config, check, check_data, read_config, total_steps
+from dcgan_dist.gan.model import Generator, draw_noise
+from dcgan_dist.gan.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
+from dcgan_dist.ranks import agreement, world
+from dcgan_dist.ranks.lost import LostRanksError, is_loss
+from dcgan_dist.ranks.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Signals, Stop, ignore_signals
+from dcgan_dist.ranks.world import World
+from dcgan_dist.run_folder.owner import Owner, hold
+from dcgan_dist.run_folder.same_run import check_same_run, differences
+from dcgan_dist.scores.while_training import Scorer
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.settings import ConfigError
-from dcgan_dist.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
-from dcgan_dist.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Signals, Stop, ignore_signals
 from dcgan_dist.stream.feed import Feed, open_feed
 from dcgan_dist.stream.plan import Plan, lanes
-from dcgan_dist.world import World
-from dcgan_dist.writer import UnsavedError
-from shards import Index, ShardsError, store
+from dcgan_dist.training import alarms
+from dcgan_dist.training.alarms import DivergedError
+from dcgan_dist.training.coordinator import Coordinator, Silent, coordinate, versions
+from dcgan_dist.training.meter import Meter
+from dcgan_dist.training.players import make_cast, make_players
+from dcgan_dist.training.precision import settle
+from shards import Index, ShardsError
 from shards.command import command
-from shards.patience import one_line
-from shards.reader import Blocks
+from shards.dataset.reader import Blocks
+from shards.storage import store
+from shards.storage.retries import one_line
 
 log = logging.getLogger("dcgan_dist")
 
@@ -323,7 +327,7 @@ def run(argv: Sequence[str], signals: Signals) -> int:
         with world.join(
             device=config.train.device,
             timeout_seconds=config.train.timeout_seconds,
-            facts=given.facts(config, index),
+            facts=agreement.facts(config, index),
             owns_process=signals.owns_process,
         ) as here:
             joined = signals.patient = True

@@ -38,15 +38,16 @@ except ImportError as error:
     )
     raise SystemExit(2) from None
 
-from dcgan_dist.config import Config, check, check_data, dump, read_config
-from dcgan_dist.same_run import check_same_run
-from dcgan_dist.settings import ConfigError
-from shards import ShardsError, store
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.config.settings import Config, check, check_data, dump, read_config
+from dcgan_dist.run_folder.same_run import check_same_run
+from shards import ShardsError
 from shards.__main__ import check_build
 from shards.command import command
 from shards.errors import ToldError
-from shards.paths import argument
 from shards.redact import is_secret, redacted
+from shards.storage import store
+from shards.storage.paths import argument
 
 MERGE = "merge"
 TRAINER = "dcgan_dist.train"

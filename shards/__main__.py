@@ -13,32 +13,33 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from shards import index as indexes
-from shards import limit, store
-from shards.bench import bench
-from shards.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut, take_built
+from shards.building.build import QUALITY, SHARD_IMAGES, build, find_built, plan_cut, take_built
+from shards.building.cut import Cut
+from shards.building.failures import FEW, MAX_BAD, bad_allowed
+from shards.building.left_out import print_failures, print_passed
+from shards.building.parts import build_part, merge
+from shards.building.report import has_sheet, write_sheet
 from shards.command import command as as_command
-from shards.cut import Cut
+from shards.dataset import bench_report
+from shards.dataset import index as indexes
+from shards.dataset.adopt import reindex
+from shards.dataset.bench import bench
+from shards.dataset.copy import THREADS, copy
+from shards.dataset.describe import describe, read_sample
+from shards.dataset.overwrite import check_apart
+from shards.dataset.verify import verify
 from shards.dedup.arguments import add_dedup
 from shards.errors import ShardsError
-from shards.failures import FEW, MAX_BAD, bad_allowed
-from shards.format import ENCODINGS
-from shards.images import encode
-from shards.look import describe, read_sample
-from shards.parts import build_part, merge
-from shards.paths import add_place, argument
-from shards.place import check_apart
+from shards.pictures.codec import encode
+from shards.pictures.cv2_resize import WAYS
 from shards.printable import printable
 from shards.redact import redact
-from shards.reindex import reindex
-from shards.resize import WAYS
-from shards.sheet import has_sheet, write_sheet
-from shards.sources import Passed, Source, passed_over
 from shards.sources.arguments import add_sources
+from shards.sources.base import Passed, Source, passed_over
 from shards.sources.shuffled import Shuffled
-from shards.told import print_failures, print_passed
-from shards.transfer import THREADS, copy
-from shards.verify import verify
+from shards.storage import store
+from shards.storage.paths import add_place, argument
+from shards.tars.records import ENCODINGS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -316,7 +317,7 @@ def _copy(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     report = bench(options.url, seconds=options.seconds, requests=options.requests, threads=options.threads)
-    print("\n".join(limit.lines(report)))
+    print("\n".join(bench_report.lines(report)))
     return 0
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from shards.build import build
-from shards.sources.rooms import Rooms
+from shards.building.build import build
+from shards.sources.drawn.rooms import Rooms
 from tests.cluster.fixtures import (  # noqa: F401
     fault_proxy,
     faulty_folder,

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from shards import store
-from shards.build import build
-from shards.sources import Item
+from shards.building.build import build
+from shards.sources.base import Item
+from shards.storage import store
 
 SIZE = 4
 

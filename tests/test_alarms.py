@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from dcgan_dist import alarms
-from dcgan_dist.alarms import READINGS, Alarms, DivergedError
-from dcgan_dist.config import Config, Model, Run, Train
-from dcgan_dist.model import build
-from dcgan_dist.nets import parse_net
-from dcgan_dist.step import update_both
+from dcgan_dist.config.settings import Config, Model, Run, Train
+from dcgan_dist.gan.description import parse_net
+from dcgan_dist.gan.model import build
+from dcgan_dist.gan.step import update_both
+from dcgan_dist.ranks.world import World, join
 from dcgan_dist.train import Trainer, main
-from dcgan_dist.world import World, join
+from dcgan_dist.training import alarms
+from dcgan_dist.training.alarms import READINGS, Alarms, DivergedError
 from tests.ranks import run_ranks
 from tests.test_promises import words
 

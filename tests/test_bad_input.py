@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dcgan_dist.train import main
-from shards.build import build
-from shards.sources.rooms import Rooms
+from shards.building.build import build
+from shards.sources.drawn.rooms import Rooms
 from tests.test_promises import words
 
 

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import record, step, tables
 from benchmarks.model import _through, multiplications
-from dcgan_dist.nets import Layer, parse_net
+from dcgan_dist.gan.description import Layer, parse_net
 
 
 def test_a_line_says_what_was_measured_where_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,10 @@ import pytest
 from dcgan_dist.stream.cache import PAGE_BYTES, Cache
 from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan
-from shards import ShardsError, store
-from shards.index import load
-from shards.reader import Blocks
+from shards import ShardsError
+from shards.dataset.index import load
+from shards.dataset.reader import Blocks
+from shards.storage import store
 from tests.numbered import build_numbers, in_memory, numbers
 
 SAMPLES, BATCH, ENOUGH = 330, 16, 2**30

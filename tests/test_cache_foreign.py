@@ -8,8 +8,8 @@ import pytest
 
 from dcgan_dist.stream.cache import Cache
 from shards import ShardsError
-from shards.index import load
-from shards.reader import Blocks
+from shards.dataset.index import load
+from shards.dataset.reader import Blocks
 from tests.numbered import build_numbers
 
 ENOUGH, LITTLE = 2**30, 200_000

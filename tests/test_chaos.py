@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dcgan_dist.chaos import main
+from dcgan_dist.chaos.kill import main
 from tests.test_promises import words
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcgan_dist import checkpoint
-from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.config import Config, Model, Train
-from dcgan_dist.parallel import make_players
-from dcgan_dist.step import update_both
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.checkpoints.checkpoint import CheckpointError
+from dcgan_dist.config.settings import Config, Model, Train
+from dcgan_dist.gan.step import update_both
+from dcgan_dist.ranks.world import World
 from dcgan_dist.train import main
-from dcgan_dist.world import World
-from shards import store
+from dcgan_dist.training.players import make_players
 from shards.errors import StoreError
+from shards.storage import store
 from tests.test_promises import words
 
 ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)

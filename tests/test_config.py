@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dcgan_dist.config import Config, check, dump, parse_config, read_config
-from dcgan_dist.same_run import differences
-from dcgan_dist.settings import ConfigError, types
+from dcgan_dist.config.reading import ConfigError, types
+from dcgan_dist.config.settings import Config, check, dump, parse_config, read_config
+from dcgan_dist.run_folder.same_run import differences
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
 

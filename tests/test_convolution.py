@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dcgan_dist import convolution
-from dcgan_dist.convolution import Conv2d, ConvTranspose2d
+from dcgan_dist.gan import convolution
+from dcgan_dist.gan.convolution import Conv2d, ConvTranspose2d
 
 # Kernel, stride, padding, output padding: of the paper's networks, its 32x32 ones, the tutorials'.
 SHAPES = [(5, 2, 2, 1), (3, 1, 1, 0), (3, 2, 1, 1), (4, 2, 1, 0)]

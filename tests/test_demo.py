@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from shards.sources.rooms import Rooms
+from shards.sources.drawn.rooms import Rooms
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent

@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from dcgan_dist import devices
-from dcgan_dist.devices import choose_device, lacks
-from dcgan_dist.settings import ConfigError
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.ranks import devices
+from dcgan_dist.ranks.devices import choose_device, lacks
 from shards.machine import peak_memory_bytes, usable_cores
 
 

@@ -13,8 +13,8 @@ from types import MappingProxyType
 import pytest
 import torch
 
-from dcgan_dist import checkpoint
-from dcgan_dist.restarts import ranks_of
+from dcgan_dist.chaos.torchrun import ranks_of
+from dcgan_dist.checkpoints import checkpoint
 from tests.test_promises import losses, run, weights, words
 from tests.waiting import lines, until
 

@@ -13,10 +13,10 @@ from torch.nn import functional
 
 import dcgan_dist
 from dcgan_dist import export
-from dcgan_dist.checkpoint import write
-from dcgan_dist.config import Config, Model, dump
-from dcgan_dist.model import build
-from dcgan_dist.nets import PRESETS, describe, parse_net
+from dcgan_dist.checkpoints.checkpoint import write
+from dcgan_dist.config.settings import Config, Model, dump
+from dcgan_dist.gan.description import PRESETS, describe, parse_net
+from dcgan_dist.gan.model import build
 from dcgan_dist.pictures import to_uint8
 
 NARROW = {  # as deep as the presets, and narrow enough to be drawn at once

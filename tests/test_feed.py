@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from dcgan_dist import train
-from dcgan_dist.config import Data
+from dcgan_dist.config.settings import Data
 from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan, lanes
-from shards import index as shard_index
-from shards.build import build
-from shards.reader import Blocks
-from shards.sources.rooms import Rooms
+from shards.building.build import build
+from shards.dataset import index as shard_index
+from shards.dataset.reader import Blocks
+from shards.sources.drawn.rooms import Rooms
 from tests.ranks import run_ranks
 from tests.test_promises import words
 

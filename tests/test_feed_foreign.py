@@ -7,9 +7,9 @@ import pytest
 
 from dcgan_dist.stream.feed import Blocks, Feed
 from dcgan_dist.stream.plan import Plan
-from shards import index as shard_index
-from shards.images import decode
-from shards.reindex import reindex
+from shards.dataset import index as shard_index
+from shards.dataset.adopt import reindex
+from shards.pictures.codec import decode
 from tests.shards.foreign import picture, write
 
 IMAGES, SIZE, BATCH = 40, 16, 5

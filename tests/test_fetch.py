@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.plan import Plan, lanes
-from shards import ShardsError, store
-from shards.index import load
-from shards.reader import Blocks
-from shards.reindex import reindex
+from shards import ShardsError
+from shards.dataset.adopt import reindex
+from shards.dataset.index import load
+from shards.dataset.reader import Blocks
+from shards.storage import store
 from tests.numbered import build_numbers, in_memory, numbers
 
 SAMPLES, BATCH = 330, 16

@@ -9,11 +9,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dcgan_dist.checkpoint import FORMAT, CheckpointError, parse_manifest
-from dcgan_dist.config import Config, check, dump, parse_config
-from dcgan_dist.settings import ConfigError
-from shards import ShardsError, schema, store
-from shards import index as indexes
+from dcgan_dist.checkpoints.checkpoint import FORMAT, CheckpointError, parse_manifest
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.config.settings import Config, check, dump, parse_config
+from shards import ShardsError
+from shards.dataset import index as indexes
+from shards.dataset import json_fields
+from shards.storage import store
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -66,7 +68,7 @@ def read_config_text(data: bytes) -> None:
 
 
 def read_index(data: bytes) -> None:
-    indexes.parse(schema.json_object(data, "index.json"), "index.json")
+    indexes.parse(json_fields.json_object(data, "index.json"), "index.json")
 
 
 def read_manifest(data: bytes) -> None:

@@ -39,7 +39,7 @@ def test_ranks_on_the_gpu_agree_with_one_process(rooms16: str, tmp_path: Path, r
 
 
 def test_batch_norm_statistics_on_the_gpu_are_those_of_the_cpu() -> None:
-    from dcgan_dist.syncbn import BatchNorm
+    from dcgan_dist.gan.batchnorm import BatchNorm
 
     x, _ = whole((8, 6, 5, 5), torch.float32)
     norm = BatchNorm(6, eps=1e-8)

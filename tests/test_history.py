@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dcgan_dist import checkpoint, owner
-from dcgan_dist.folder import Folder, History, parse
-from dcgan_dist.scores.during import Scorer
-from dcgan_dist.settings import ConfigError
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.checkpoints.writer import Writer
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.run_folder import owner
+from dcgan_dist.run_folder.growing_files import Folder, History, parse
+from dcgan_dist.scores.while_training import Scorer
 from dcgan_dist.train import main
-from dcgan_dist.writer import Writer
-from shards import store
+from shards.storage import store
 from tests.test_bad_input import told
 from tests.test_promises import losses, words
 from tests.waiting import lines, until

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dcgan_dist.train import main
-from shards import store
-from shards.verify import verify
+from shards.dataset.verify import verify
+from shards.storage import store
 from tests.test_promises import losses, words
 
 web = pytest.importorskip("aiohttp.web", reason="pip install -e '.[s3]' brings aiohttp")

@@ -10,8 +10,8 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from dcgan_dist import checkpoint
-from dcgan_dist.stopping import STOPPED
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.ranks.stopping import STOPPED
 from dcgan_dist.stream.fetch import Fetch
 from dcgan_dist.train import own_process
 from tests.ranks import run_ranks

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from dcgan_dist import checkpoint
-from dcgan_dist.chaos import differences
+from dcgan_dist.chaos.kill import differences
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.checkpoints.writer import Writer
 from dcgan_dist.train import main
-from dcgan_dist.writer import Writer
 from tests.ranks import _context
 from tests.test_promises import losses, words
 

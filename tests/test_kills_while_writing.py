@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcgan_dist import checkpoint
-from shards import store
+from dcgan_dist.checkpoints import checkpoint
+from shards.storage import store
 from tests.ranks import _context
 
 

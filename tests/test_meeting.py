@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from dcgan_dist import world
-from dcgan_dist.lifeline import Lifeline, listen
-from dcgan_dist.meeting import Met, NotMetError, Place, differences, meet
-from dcgan_dist.settings import ConfigError
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.ranks import world
+from dcgan_dist.ranks.lifeline import Lifeline, listen
+from dcgan_dist.ranks.rendezvous import Met, NotMetError, Place, differences, meet
 from dcgan_dist.train import main
 from tests.ranks import run_ranks
 from tests.test_promises import words
@@ -122,7 +122,7 @@ def test_what_is_in_the_way_of_a_meeting_is_one_line(
     assert (code, f"rank 1 did not come to 127.0.0.1:{port} within 1 s" in line) == (1, True), line
     code, line = told(monkeypatch, capsys, {**two, "RANK": "1"}, *more)
     assert (code, f"rank 0 cannot be reached at 127.0.0.1:{port}: " in line) == (1, True), line
-    monkeypatch.setattr("dcgan_dist.lifeline.GREETING_SECONDS", 0.1)
+    monkeypatch.setattr("dcgan_dist.ranks.lifeline.GREETING_SECONDS", 0.1)
     code, line = told(monkeypatch, capsys, {**two, "RANK": "1", "MASTER_ADDR": "no.invalid"}, *more)
     assert (code, "MASTER_ADDR=no.invalid cannot be resolved" in line) == (1, True), line
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from dcgan_dist import owner
-from dcgan_dist.local_ranks import LocalRanks
-from dcgan_dist.owner import Owner, State, take
-from dcgan_dist.settings import ConfigError
+from dcgan_dist.chaos.local_ranks import LocalRanks
+from dcgan_dist.checkpoints.writer import UnsavedError
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.run_folder import owner
+from dcgan_dist.run_folder.owner import Owner, State, take
 from dcgan_dist.train import main
-from dcgan_dist.writer import UnsavedError
-from shards import store
+from shards.storage import store
 from tests.ranks import run_ranks
 from tests.test_bad_input import told
 from tests.test_promises import losses, run, words

@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dcgan_dist import chaos, convert, evaluate, export, sample
-from dcgan_dist.config import Config, check, parse_config, read_config
-from dcgan_dist.config import main as check_config
+from dcgan_dist import convert, evaluate, export, sample
+from dcgan_dist.chaos import kill
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.config.settings import Config, check, parse_config, read_config
+from dcgan_dist.config.settings import main as check_config
 from dcgan_dist.explore.__main__ import main as explore
 from dcgan_dist.probe.__main__ import main as probe
 from dcgan_dist.report.__main__ import main as report
-from dcgan_dist.settings import ConfigError
 from dcgan_dist.train import main as train
-from shards import ShardsError, store
+from shards import ShardsError
 from shards.__main__ import main as shards
-from shards.paths import given
+from shards.storage import store
+from shards.storage.paths import given
 from tests.numbered import in_memory
 
 ROOT = Path(__file__).parent.parent
@@ -158,8 +160,8 @@ def test_defaults_and_null_are_as_they_were():
         (explore, ["walk", "run", "--data", ""]),
         (explore, ["judge", "run", "--labels", ""]),
         (explore, ["neighbours", "run", "--held-out", ""]),
-        (chaos.main, ["--dir", ""]),
-        (chaos.main, ["--config", ""]),
+        (kill.main, ["--dir", ""]),
+        (kill.main, ["--config", ""]),
     ],
 )
 def test_every_command_refuses_an_empty_path(command, words, capsys):

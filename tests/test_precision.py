@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 
-from dcgan_dist import parallel, precision
-from dcgan_dist.config import Config, Run, Train, check, read_config
-from dcgan_dist.precision import choose, settle, speed
-from dcgan_dist.same_run import differences
+from dcgan_dist.config.settings import Config, Run, Train, check, read_config
+from dcgan_dist.ranks.world import World, join
+from dcgan_dist.run_folder.same_run import differences
 from dcgan_dist.train import main
-from dcgan_dist.world import World, join
+from dcgan_dist.training import players, precision
+from dcgan_dist.training.precision import choose, settle, speed
 from tests.ranks import run_ranks
 
 CPU = torch.device("cpu")
@@ -175,9 +175,9 @@ def test_the_answer_of_mallopt_is_heeded(
     most: int, taken: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = Library(most)
-    monkeypatch.setattr(parallel.sys, "platform", "linux")  # type: ignore[attr-defined]
-    monkeypatch.setattr(parallel.ctypes, "CDLL", lambda _: library)  # type: ignore[attr-defined]
-    assert parallel.keep_freed_memory() == (taken is not None)
+    monkeypatch.setattr(players.sys, "platform", "linux")  # type: ignore[attr-defined]
+    monkeypatch.setattr(players.ctypes, "CDLL", lambda _: library)  # type: ignore[attr-defined]
+    assert players.keep_freed_memory() == (taken is not None)
     trims = [value for what, value in library.calls if what == -1]
     assert bool(trims) == (taken is not None)
     if taken is not None:
@@ -185,8 +185,8 @@ def test_the_answer_of_mallopt_is_heeded(
 
 
 def test_other_systems_and_libraries_without_mallopt_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel.ctypes, "CDLL", lambda _: object())  # type: ignore[attr-defined]
-    assert not parallel.keep_freed_memory()
-    monkeypatch.setattr(parallel.sys, "platform", "darwin")  # type: ignore[attr-defined]
-    monkeypatch.setattr(parallel.ctypes, "CDLL", lambda _: pytest.fail("asked"))  # type: ignore[attr-defined]
-    assert not parallel.keep_freed_memory()
+    monkeypatch.setattr(players.ctypes, "CDLL", lambda _: object())  # type: ignore[attr-defined]
+    assert not players.keep_freed_memory()
+    monkeypatch.setattr(players.sys, "platform", "darwin")  # type: ignore[attr-defined]
+    monkeypatch.setattr(players.ctypes, "CDLL", lambda _: pytest.fail("asked"))  # type: ignore[attr-defined]
+    assert not players.keep_freed_memory()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcgan_dist import checkpoint
+from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.train import main
 from tests.ranks import run_ranks
 

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from dcgan_dist import evaluate, export, received, sample, train
-from dcgan_dist.explore import judge
+from dcgan_dist import evaluate, export, sample, train
 from dcgan_dist.explore.__main__ import main as explore
-from dcgan_dist.explore.finding import ExploreError
+from dcgan_dist.judge import judge
 from dcgan_dist.probe.__main__ import main as probe
 from dcgan_dist.report.__main__ import main as report
+from dcgan_dist.run_folder import untrusted
+from dcgan_dist.run_folder.finding import ExploreError
 from shards import ShardsError
-from shards.build import build
-from shards.sources.rooms import Rooms
+from shards.building.build import build
+from shards.sources.drawn.rooms import Rooms
 from tests.test_promises import words
 
 FINDING = {
@@ -172,17 +173,17 @@ def test_no_command_reads_or_writes_through_a_link(
 
 def test_links_within_a_run_are_followed_and_others_are_not(run: Path, tmp_path: Path) -> None:
     (run / "best.png").symlink_to("real.png")
-    assert received.read(str(run), "best.png") == (run / "real.png").read_bytes()
+    assert untrusted.read(str(run), "best.png") == (run / "real.png").read_bytes()
     (tmp_path / "linked").symlink_to(run)
-    assert received.read(str(tmp_path / "linked"), "best.png")
+    assert untrusted.read(str(tmp_path / "linked"), "best.png")
     (run / "loop").symlink_to("loop")
     (run / "part").symlink_to("/")
     for names in (("loop",), ("part", "etc"), ("..", "x"), ("nul\0",), ("samples",)):
         with pytest.raises(ShardsError):
-            received.read(str(run), *names)
+            untrusted.read(str(run), *names)
     os.mkfifo(run / "pipe")
     with pytest.raises(ShardsError, match="neither a file nor a folder"):
-        received.read(str(run), "pipe")
+        untrusted.read(str(run), "pipe")
 
 
 def test_a_network_that_would_not_fit_into_memory_is_refused_by_its_weights(

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from dcgan_dist.config import Config, Model, Train
-from dcgan_dist.model import Discriminator, Generator, build, draw_noise
-from dcgan_dist.nets import NetError, parse_net
-from dcgan_dist.parallel import make_players
-from dcgan_dist.step import update_both, update_d, update_g
-from dcgan_dist.syncbn import BatchNorm
+from dcgan_dist.config.settings import Config, Model, Train
+from dcgan_dist.gan.batchnorm import BatchNorm
+from dcgan_dist.gan.description import NetError, parse_net
+from dcgan_dist.gan.model import Discriminator, Generator, build, draw_noise
+from dcgan_dist.gan.step import update_both, update_d, update_g
+from dcgan_dist.ranks.world import World
 from dcgan_dist.train import Trainer
-from dcgan_dist.world import World
+from dcgan_dist.training.players import make_players
 
 ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
 FLOAT32 = Train(precision="float32")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dcgan_dist import checkpoint
+from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.train import main
 from tests.ranks import run_ranks
 from tests.test_bad_input import told

@@ -9,13 +9,13 @@ from PIL import Image
 
 import dcgan_dist
 from dcgan_dist import convert, pictures, sample, train
-from dcgan_dist.calibrate import calibrate
-from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.config import Config, Model
+from dcgan_dist.checkpoints.checkpoint import CheckpointError
+from dcgan_dist.config.settings import Config, Model
 from dcgan_dist.convert import fill_discriminator, fill_generator, read_arrays
-from dcgan_dist.model import Discriminator, Generator, build
-from dcgan_dist.nets import parse_net
-from shards import store
+from dcgan_dist.gan.calibrate import calibrate
+from dcgan_dist.gan.description import parse_net
+from dcgan_dist.gan.model import Discriminator, Generator, build
+from shards.storage import store
 from tests.test_promises import words
 
 AUTHORS = Path(__file__).parent.parent.parent / "shared" / "data" / "dcgan_code_svhn"

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcgan_dist import checkpoint
-from dcgan_dist.local_ranks import LocalRanks
-from dcgan_dist.rollcall import is_loss
-from dcgan_dist.stopping import STOPPED, Signals, Stop
+from dcgan_dist.chaos.local_ranks import LocalRanks
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.ranks.lost import is_loss
+from dcgan_dist.ranks.stopping import STOPPED, Signals, Stop
 from dcgan_dist.train import main
 from tests.ranks import run_ranks
 from tests.test_promises import losses, run, weights, words

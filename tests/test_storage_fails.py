@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dcgan_dist import checkpoint, writer
+from dcgan_dist.checkpoints import checkpoint, writer
 from dcgan_dist.train import Trainer, main
-from shards import store
+from shards.storage import store
 from tests import waiting
 from tests.cluster.faultproxy import FaultProxy, Rule
 from tests.test_promises import words

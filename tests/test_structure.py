@@ -31,11 +31,11 @@ def users(word: str) -> set[str]:
 
 def test_only_the_world_reads_the_launchers_environment() -> None:
     for word in ('"RANK"', "WORLD_SIZE", "LOCAL_RANK"):
-        assert users(word) == {"dcgan_dist/world.py"}, word
+        assert users(word) == {"dcgan_dist/ranks/world.py"}, word
 
 
 def test_only_parallel_wraps_a_network() -> None:
-    assert users("DistributedDataParallel") == {"dcgan_dist/parallel.py"}
+    assert users("DistributedDataParallel") == {"dcgan_dist/training/players.py"}
 
 
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

@@ -8,13 +8,13 @@ import torch
 from PIL import Image, ImageFilter
 
 from dcgan_dist import evaluate
-from dcgan_dist.swd import mean_swd, swd
+from dcgan_dist.ranks.world import ALONE, join
+from dcgan_dist.scores.swd import mean_swd, swd
 from dcgan_dist.train import main as train
-from dcgan_dist.world import ALONE, join
-from shards.build import build
-from shards.index import load
-from shards.reader import Blocks
-from shards.sources.rooms import Rooms
+from shards.building.build import build
+from shards.dataset.index import load
+from shards.dataset.reader import Blocks
+from shards.sources.drawn.rooms import Rooms
 from tests.ranks import run_ranks
 from tests.test_promises import words
 

@@ -9,8 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dcgan_dist import world
-from dcgan_dist.syncbn import BatchNorm, synchronise
+from dcgan_dist.gan.batchnorm import BatchNorm, synchronise
+from dcgan_dist.ranks import world
 from tests.ranks import run_ranks
 
 SHAPES = [(8, 6), (8, 6, 5, 5)]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dcgan_dist import sample, train
-from dcgan_dist.model import Discriminator, Generator, build
-from dcgan_dist.nets import Variant, parse_net
-from dcgan_dist.syncbn import BatchNorm
+from dcgan_dist.gan.batchnorm import BatchNorm
+from dcgan_dist.gan.description import Variant, parse_net
+from dcgan_dist.gan.model import Discriminator, Generator, build
 from tests.test_promises import words
 
 

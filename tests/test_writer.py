@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from dcgan_dist import writer
-from dcgan_dist.writer import UnsavedError, Writer
+from dcgan_dist.checkpoints import writer
+from dcgan_dist.checkpoints.writer import UnsavedError, Writer
 from shards.errors import StoreError
 from tests.waiting import until
 

@@ -5,26 +5,17 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from dcgan_dist import received
-from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.explore import (
-    arithmetic,
-    exemplars,
-    filters,
-    finding,
-    forgetting,
-    judge,
-    neighbours,
-    turn,
-    underfit,
-    walk,
-)
-from dcgan_dist.explore.finding import ExploreError, Finding
-from dcgan_dist.explore.subject import Subject, open_subject
-from dcgan_dist.settings import ConfigError
-from shards import ShardsError, store
+from dcgan_dist.checkpoints.checkpoint import CheckpointError
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.explore import arithmetic, filters, forget_windows, neighbours, turn, underfit, walk
+from dcgan_dist.judge import exemplars, judge
+from dcgan_dist.run_folder import finding, untrusted
+from dcgan_dist.run_folder.finding import ExploreError, Finding
+from dcgan_dist.run_folder.opened_run import Subject, open_subject
+from shards import ShardsError
 from shards.command import command
-from shards.paths import argument
+from shards.storage import store
+from shards.storage.paths import argument
 
 CHOOSING = """Samples of a concept are chosen by a small network taught on the dataset's labels; by
 --labels, a json {"3": {"glasses": 1, "boxes": {"window": [l, t, r, b]}}} about the numbered sheet, which
@@ -58,7 +49,7 @@ def _picks(words: Sequence[str]) -> dict[str, str]:
 
 def _judge(subject: Subject, args: argparse.Namespace) -> Finding:
     drawn = exemplars.sheet(subject)
-    folder = received.folder(subject.run, "explore")
+    folder = untrusted.folder(subject.run, "explore")
     store.make_folder(folder)
     url = store.join(folder, "sheet.png")
     store.write_bytes(url, exemplars.numbered(drawn))
@@ -68,7 +59,7 @@ def _judge(subject: Subject, args: argparse.Namespace) -> Finding:
 
 def _forget(subject: Subject, args: argparse.Namespace) -> Finding:
     labels = exemplars.metas_of(args.labels)
-    return forgetting.explore(subject, target=args.target, layer=args.layer, labels=labels)
+    return forget_windows.explore(subject, target=args.target, layer=args.layer, labels=labels)
 
 
 METHODS: dict[str, tuple[str, Callable[[Subject, argparse.Namespace], Finding]]] = {

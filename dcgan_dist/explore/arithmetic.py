@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from dcgan_dist import pictures
-from dcgan_dist.explore import concept
-from dcgan_dist.explore.concept import Concept
-from dcgan_dist.explore.exemplars import Exemplars
-from dcgan_dist.explore.finding import Finding, Measure, held, share
-from dcgan_dist.explore.subject import U8, Subject
+from dcgan_dist.judge import concept
+from dcgan_dist.judge.concept import Concept
+from dcgan_dist.judge.exemplars import Exemplars
+from dcgan_dist.run_folder.finding import Finding, Measure, held, share
+from dcgan_dist.run_folder.opened_run import U8, Subject
 
 EXEMPLARS = 3
 COUNTS = (1, 3, 10, 30)

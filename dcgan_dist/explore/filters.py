@@ -17,12 +17,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from dcgan_dist import pictures
-from dcgan_dist.explore import truth
-from dcgan_dist.explore.finding import Finding, Measure
-from dcgan_dist.explore.subject import U8, Subject, to_tensor
-from dcgan_dist.explore.truth import box_mask
-from dcgan_dist.model import LEAK, Discriminator
-from dcgan_dist.settings import ConfigError
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.gan.model import LEAK, Discriminator
+from dcgan_dist.judge import ground_truth
+from dcgan_dist.judge.ground_truth import box_mask
+from dcgan_dist.run_folder.finding import Finding, Measure
+from dcgan_dist.run_folder.opened_run import U8, Subject, to_tensor
 
 MAPS = 6
 TOP = 5
@@ -172,7 +172,7 @@ def explore(subject: Subject) -> Finding:
 
 
 def _measures(subject: Subject, images: U8, metas: list[dict[str, Any]]) -> list[Measure]:
-    images, told = images[:SCORED_IMAGES], truth.read(metas[:SCORED_IMAGES], where=subject.data)
+    images, told = images[:SCORED_IMAGES], ground_truth.read(metas[:SCORED_IMAGES], where=subject.data)
     side = images.shape[1] // 2
     masks = np.stack(
         [

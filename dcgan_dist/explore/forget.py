@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dcgan_dist.explore.finding import ExploreError
-from dcgan_dist.explore.truth import box_mask
-from dcgan_dist.model import Generator
+from dcgan_dist.gan.model import Generator
+from dcgan_dist.judge.ground_truth import box_mask
+from dcgan_dist.run_folder.finding import ExploreError
 
 Boxes = Sequence[Sequence[Sequence[float]]]
 """For each picture its boxes: left, top, right, bottom in fractions of the side."""

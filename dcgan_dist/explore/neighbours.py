@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dcgan_dist import pictures
-from dcgan_dist.explore.finding import Finding, Measure
-from dcgan_dist.explore.subject import U8, Subject
+from dcgan_dist.run_folder.finding import Finding, Measure
+from dcgan_dist.run_folder.opened_run import U8, Subject
 from shards import ShardsError
-from shards.index import load as load_index
-from shards.reader import Blocks
+from shards.dataset.index import load as load_index
+from shards.dataset.reader import Blocks
 
 SAMPLES = 1000
 MOST_REAL = 10000

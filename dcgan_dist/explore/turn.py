@@ -11,10 +11,10 @@ from torch import Tensor
 
 from dcgan_dist import pictures
 from dcgan_dist.explore.arithmetic import take
-from dcgan_dist.explore.exemplars import Exemplars
-from dcgan_dist.explore.finding import Finding, Measure
-from dcgan_dist.explore.judge import Judge
-from dcgan_dist.explore.subject import Subject
+from dcgan_dist.judge.exemplars import Exemplars
+from dcgan_dist.judge.judge import Judge
+from dcgan_dist.run_folder.finding import Finding, Measure
+from dcgan_dist.run_folder.opened_run import Subject
 
 EXEMPLARS = 4
 ROWS = 5

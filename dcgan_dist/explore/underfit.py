@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from dcgan_dist import pictures
-from dcgan_dist.explore.finding import Finding, Measure
-from dcgan_dist.explore.subject import U8, open_subject, steps_of, to_tensor
+from dcgan_dist.run_folder.finding import Finding, Measure
+from dcgan_dist.run_folder.opened_run import U8, open_subject, steps_of, to_tensor
 
 BLOCK = 8
 SAMPLES = 256

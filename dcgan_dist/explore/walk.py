@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dcgan_dist import pictures
-from dcgan_dist.explore.finding import Finding, Measure
-from dcgan_dist.explore.subject import U8, Subject
-from dcgan_dist.swd import mean_swd
-from dcgan_dist.world import ALONE
+from dcgan_dist.ranks.world import ALONE
+from dcgan_dist.run_folder.finding import Finding, Measure
+from dcgan_dist.run_folder.opened_run import U8, Subject
+from dcgan_dist.scores.swd import mean_swd
 
 POINTS = 11
 FRAMES = 10

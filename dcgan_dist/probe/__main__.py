@@ -17,22 +17,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dcgan_dist import received, world
-from dcgan_dist.checkpoint import CheckpointError
-from dcgan_dist.config import DEVICES
-from dcgan_dist.model import Discriminator
+from dcgan_dist.checkpoints.checkpoint import CheckpointError
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.config.settings import DEVICES
+from dcgan_dist.gan.model import Discriminator
 from dcgan_dist.probe import mnist, supervised
-from dcgan_dist.probe.data import Pictures, read_pictures
 from dcgan_dist.probe.features import choose_layers, load_discriminator
+from dcgan_dist.probe.labelled import Pictures, read_pictures
 from dcgan_dist.probe.methods import Subject, check_names, make_subject
 from dcgan_dist.probe.protocol import AUTHORS_GRID, WIDE_GRID, Score, all_labels, few_labels
-from dcgan_dist.rollcall import LostRanksError
-from dcgan_dist.settings import ConfigError
-from dcgan_dist.world import World
-from shards import ShardsError, store
+from dcgan_dist.ranks import world
+from dcgan_dist.ranks.lost import LostRanksError
+from dcgan_dist.ranks.world import World
+from dcgan_dist.run_folder import untrusted
+from shards import ShardsError
 from shards.command import command
-from shards.paths import argument
 from shards.redact import redacted
+from shards.storage import store
+from shards.storage.paths import argument
 
 TIMEOUT_SECONDS = 36_000.0
 """Ranks wait for the slowest trial."""
@@ -76,7 +78,7 @@ def probe(args: argparse.Namespace, here: World, *, command: str) -> dict[str, A
     layers = choose_layers(d.net, args.layers.split(",") if args.layers else ())
     pictures = read_pictures(args.dataset, args.data, args.test, size=d.net.image_size)
     d.to(here.device)
-    folder = received.folder(args.run, "probe")
+    folder = untrusted.folder(args.run, "probe")
     if here.rank == 0:
         store.make_folder(folder)
     results = []
@@ -118,7 +120,7 @@ def _measured_before(url: str, told: dict[str, Any], names: Sequence[str]) -> li
         before = json.loads(store.read_bytes(url))
         same = all(before[key] == redacted(told[key]) for key in ("dataset", "test", "step", "protocol"))
         return [result for result in before["results"] if same and result["method"] not in names]
-    except received.WRONG as error:
+    except untrusted.WRONG as error:
         raise ConfigError(f"{url} holds no results of a probe ({error}); move it away") from None
 
 

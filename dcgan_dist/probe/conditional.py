@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dcgan_dist.model import LEAK
-from dcgan_dist.syncbn import BatchNorm
+from dcgan_dist.gan.batchnorm import BatchNorm
+from dcgan_dist.gan.model import LEAK
 
 EPS = 1e-8
 Z_SIZE = 100

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from dcgan_dist import checkpoint, pictures
-from dcgan_dist.calibrate import calibrate
-from dcgan_dist.config import Config
-from dcgan_dist.model import Discriminator, initialise
-from dcgan_dist.nets import Net, parse_net
+from dcgan_dist import pictures
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.config.settings import Config
+from dcgan_dist.gan.calibrate import calibrate
+from dcgan_dist.gan.description import Net, parse_net
+from dcgan_dist.gan.model import Discriminator, initialise
 from dcgan_dist.sample import read_run
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.settings import ConfigError
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dcgan_dist.model import Discriminator
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.gan.model import Discriminator
 from dcgan_dist.probe import features, kmeans
-from dcgan_dist.probe.data import Pictures
+from dcgan_dist.probe.labelled import Pictures
 from dcgan_dist.probe.protocol import Classify, Labelled, Sets, nearest_classifier, svm_classifier
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.settings import ConfigError
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]

@@ -17,22 +17,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from dcgan_dist import checkpoint, received
-from dcgan_dist.calibrate import calibrate
-from dcgan_dist.config import Config, Data, Optim, Train
-from dcgan_dist.model import draw_noise, initialise
-from dcgan_dist.parallel import make_cast, player
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.config.settings import Config, Data, Optim, Train
+from dcgan_dist.gan.batchnorm import synchronise
+from dcgan_dist.gan.calibrate import calibrate
+from dcgan_dist.gan.model import draw_noise, initialise
+from dcgan_dist.gan.step import update_d, update_g
 from dcgan_dist.probe.conditional import NETWORKS, WIDTHS, Z_SIZE
-from dcgan_dist.probe.data import SHUFFLE_SEED, VALIDATION_IMAGES
-from dcgan_dist.probe.nearest import Nearest, nearest_labels
+from dcgan_dist.probe.labelled import SHUFFLE_SEED, VALIDATION_IMAGES
+from dcgan_dist.ranks.world import World
+from dcgan_dist.run_folder import untrusted
+from dcgan_dist.scores.nearest import Nearest, nearest_labels
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.settings import ConfigError
-from dcgan_dist.step import update_d, update_g
-from dcgan_dist.syncbn import synchronise
-from dcgan_dist.world import World
-from shards import store
-from shards.labels import read_labelled
+from dcgan_dist.training.players import make_cast, player
+from shards.dataset.labels import read_labelled
 from shards.redact import redact, redacted
+from shards.storage import store
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -203,7 +204,7 @@ def probe(args: argparse.Namespace, here: World, *, command: str) -> dict[str, A
         raise ConfigError(
             f"batches of {BATCH_IMAGES} do not divide over {here.ranks} ranks, or are more than all"
         )
-    folder = received.folder(args.run, "probe")
+    folder = untrusted.folder(args.run, "probe")
     errors = controls(digits, seed=args.seed, device=here.device)
     results = [
         {"method": name, "known": len(digits.labels), "error": error} for name, error in errors.items()

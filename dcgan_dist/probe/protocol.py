@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.probe import svm
-from dcgan_dist.probe.nearest import nearest_labels
+from dcgan_dist.ranks.world import World
+from dcgan_dist.scores.nearest import nearest_labels
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.settings import ConfigError
-from dcgan_dist.world import World
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dcgan_dist import pictures as tensors
-from dcgan_dist.calibrate import calibrate
-from dcgan_dist.model import STD, Discriminator, initialise
-from dcgan_dist.probe.data import Pictures
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.gan.calibrate import calibrate
+from dcgan_dist.gan.model import STD, Discriminator, initialise
+from dcgan_dist.probe.labelled import Pictures
 from dcgan_dist.probe.protocol import Score, draw_labels, spread
-from dcgan_dist.received import WRONG
+from dcgan_dist.ranks.world import World
+from dcgan_dist.run_folder.untrusted import WRONG
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.settings import ConfigError
-from dcgan_dist.world import World
-from shards import store
+from shards.storage import store
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]

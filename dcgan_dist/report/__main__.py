@@ -5,14 +5,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from dcgan_dist.explore.finding import ExploreError
-from dcgan_dist.report.gather import gather
 from dcgan_dist.report.page import render
-from shards import ShardsError, store
+from dcgan_dist.report.read_runs import gather
+from dcgan_dist.run_folder.finding import ExploreError
+from shards import ShardsError
 from shards.command import command
-from shards.paths import argument
 from shards.printable import printable, storable
 from shards.redact import redact
+from shards.storage import store
+from shards.storage.paths import argument
 
 
 @command

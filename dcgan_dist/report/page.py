@@ -8,8 +8,8 @@ from html import escape
 from typing import Any
 
 from dcgan_dist.report.charts import chart
-from dcgan_dist.report.gather import Gathered
 from dcgan_dist.report.paper import SECTIONS, Section
+from dcgan_dist.report.read_runs import Gathered
 
 STYLE = """
 :root{color-scheme:light dark}

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dcgan_dist.scores.manifold import shares
-from dcgan_dist.settings import ConfigError
-from dcgan_dist.world import World
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.ranks.world import World
+from dcgan_dist.scores.precision_recall import shares
 from shards.extras import install
 
 U8 = NDArray[np.uint8]

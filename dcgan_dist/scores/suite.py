@@ -14,18 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dcgan_dist import calibrate, pictures
+from dcgan_dist import pictures
+from dcgan_dist.gan import calibrate
+from dcgan_dist.ranks.world import World
 from dcgan_dist.sample import Sampler
 from dcgan_dist.scores.inception import Inception, frechet_and_kernel
-from dcgan_dist.scores.manifold import copying, manifold_scores
 from dcgan_dist.scores.ndb import make_bins, ndb
+from dcgan_dist.scores.precision_recall import copying, manifold_scores
+from dcgan_dist.scores.swd import mean_swd
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.swd import mean_swd
-from dcgan_dist.world import World
 from shards import ShardsError
-from shards.reader import Blocks
+from shards.dataset.reader import Blocks
+from shards.dataset.sampling import fair_places
 from shards.redact import redact
-from shards.sampling import fair_places
 
 U8 = NDArray[np.uint8]
 

@@ -26,8 +26,8 @@ import numpy as np
 
 from dcgan_dist.stream.plan import permutation
 from shards import ShardsError
-from shards.format import Buffer
-from shards.reader import Blocks
+from shards.dataset.reader import Blocks
+from shards.tars.records import Buffer
 
 PAGE_BYTES = 4096
 LOCK_NAME = re.compile(r"[0-9a-f]{32}\.lock")

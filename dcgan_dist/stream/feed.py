@@ -20,16 +20,16 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dcgan_dist.config import Config
-from dcgan_dist.settings import ConfigError
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.config.settings import Config
 from dcgan_dist.stream.cache import Cache
 from dcgan_dist.stream.fetch import Data, Fetch
 from dcgan_dist.stream.plan import Plan, Span
+from shards.dataset.reader import Blocks
 from shards.errors import DamagedError
-from shards.format import Buffer
 from shards.printable import printable
-from shards.reader import Blocks
 from shards.redact import redact
+from shards.tars.records import Buffer
 
 U8 = NDArray[np.uint8]
 RING_BATCHES, RING_BYTES = 8, 2**27

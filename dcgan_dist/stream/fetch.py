@@ -18,10 +18,11 @@ from weakref import WeakValueDictionary
 
 from dcgan_dist.stream.cache import Cache
 from dcgan_dist.stream.plan import Span
-from shards import ShardsError, store
+from shards import ShardsError
+from shards.dataset.reader import Blocks
 from shards.errors import DamagedError
-from shards.format import Buffer
-from shards.reader import Blocks
+from shards.storage import store
+from shards.tars.records import Buffer
 
 RUN_BYTES = 2**22
 """The longest read of neighbouring blocks."""

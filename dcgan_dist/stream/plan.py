@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.mixing import U64, mix
+from shards.dataset.splitmix import U64, mix
 
 I64 = NDArray[np.int64]
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from shards import index as indexes
-from shards import store
-from shards.dedup.buckets import MAX_RADIUS
-from shards.dedup.marks import FOLDER, undo
+from shards.dataset import index as indexes
+from shards.dedup.grouping import MAX_RADIUS
+from shards.dedup.removed import FOLDER, undo
 from shards.dedup.report import PAGE_NAME, judge
 from shards.dedup.run import HASHES, Settings, dedup
-from shards.paths import add_place
 from shards.redact import redact
+from shards.storage import store
+from shards.storage.paths import add_place
 
 
 def add_dedup(commands: Any) -> None:

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shards.dedup.codes import BITS, Encoder, fold_encoder
-from shards.dedup.ranks import Ranks
-from shards.dedup.thumbs import THUMB_BYTES, Thumbs
+from shards.dataset.splitmix import mix
+from shards.dedup.hashing import BITS, Encoder, fold_encoder
+from shards.dedup.processes import Ranks
+from shards.dedup.thumbnails import THUMB_BYTES, Thumbs
 from shards.errors import ShardsError
-from shards.mixing import mix
 
 BATCH_IMAGES = 128
 CHUNK_IMAGES = 32

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from shards import schema, store
-from shards.dedup.buckets import group
-from shards.dedup.codes import BITS, as_words
-from shards.dedup.marks import FOLDER
+from shards.dataset import json_fields
+from shards.dataset.reader import Blocks
+from shards.dedup.grouping import group
+from shards.dedup.hashing import BITS, as_words
+from shards.dedup.removed import FOLDER
 from shards.errors import MissingError, ShardsError
-from shards.reader import Blocks
+from shards.storage import store
 
 if TYPE_CHECKING:
     from shards.dedup.run import Settings
@@ -88,10 +89,10 @@ def judge(url: str, wrong: Sequence[int]) -> dict[str, Any]:
     """
     where = store.join(url, FOLDER, "report.json")
     try:
-        told = schema.json_object(store.read_bytes(where), where)
+        told = json_fields.json_object(store.read_bytes(where), where)
     except MissingError as error:
         raise ShardsError(f"{url} has no report; run: python -m shards dedup {url}") from error
-    pairs = len(schema.items(told, "page", where))
+    pairs = len(json_fields.items(told, "page", where))
     for number in wrong:
         if not 0 <= number < pairs:
             raise ShardsError(f"wrong={number} is no pair of the page; give numbers in [0, {pairs})")

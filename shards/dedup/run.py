@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards import index as indexes
-from shards import store
-from shards.dedup import kept
-from shards.dedup.buckets import MAX_RADIUS, group, survivors
-from shards.dedup.codes import BITS, ROW_BYTES, Encoder, as_words, colours, hash_thumbs
-from shards.dedup.marks import FOLDER, load_marks, without_marks, write_marks
+from shards.dataset import index as indexes
+from shards.dataset.index import Index
+from shards.dataset.reader import Blocks
+from shards.dataset.sampling import SAMPLE_SALT, priorities
+from shards.dedup import stage_cache
+from shards.dedup.grouping import MAX_RADIUS, group, survivors
+from shards.dedup.hashing import BITS, ROW_BYTES, Encoder, as_words, colours, hash_thumbs
+from shards.dedup.removed import FOLDER, load_marks, without_marks, write_marks
 from shards.dedup.report import report, write_page
-from shards.dedup.thumbs import THUMB_BYTES, read_sample, read_shard
+from shards.dedup.thumbnails import THUMB_BYTES, read_sample, read_shard
 from shards.errors import ShardsError
-from shards.format import compact_json
-from shards.index import Index
-from shards.reader import Blocks
-from shards.sampling import SAMPLE_SALT, priorities
+from shards.storage import store
+from shards.tars.records import compact_json
 
 if TYPE_CHECKING:
-    from shards.dedup.ranks import Ranks
+    from shards.dedup.processes import Ranks
 
 READ_THREADS = 16
 HASHES = ("autoencoder", "perceptual")
@@ -86,7 +86,7 @@ def dedup(url: str, settings: Settings, *, on_shard: Callable[[int], object] | N
 def _ranks(settings: Settings) -> "Iterator[Ranks]":
     # Here and not at the top, because the rest of shards needs no torch.
     try:
-        from shards.dedup.ranks import join
+        from shards.dedup.processes import join
     except ImportError as error:
         raise ShardsError(f"dedup needs torch ({error}): pip install dcgan_dist") from error
     with join() as ranks:
@@ -99,8 +99,8 @@ def _encoder(blocks: Blocks, ranks: "Ranks", settings: Settings) -> Encoder | No
         return None
     url, index = blocks.url, blocks.index
     shards = sorted(shard.sha256 for shard in index.shards)
-    key = kept.key_of("encoder 1", settings.epochs, settings.train_images, index.block_samples, shards)
-    data = kept.load(url, "encoder", key)
+    key = stage_cache.key_of("encoder 1", settings.epochs, settings.train_images, index.block_samples, shards)
+    data = stage_cache.load(url, "encoder", key)
     ranks.meet()  # before anyone writes, so that all decide alike
     if data is None:
         from shards.dedup.autoencoder import train_encoder
@@ -108,7 +108,7 @@ def _encoder(blocks: Blocks, ranks: "Ranks", settings: Settings) -> Encoder | No
         thumbs = read_sample(blocks, images=settings.train_images)
         data = train_encoder(thumbs, ranks, epochs=settings.epochs).astype("<i8").tobytes()
         if not ranks.rank:
-            kept.save(url, "encoder", key, data)
+            stage_cache.save(url, "encoder", key, data)
     return np.frombuffer(data, "<i8").reshape(THUMB_BYTES + 1, BITS).astype(np.int64)
 
 
@@ -122,10 +122,10 @@ def _hash_shards(
     base, url, index = _base_key(encoder), blocks.url, blocks.index
     for number in range(ranks.rank, len(index.shards), ranks.ranks):
         shard = index.shards[number]
-        key = kept.key_of(base, shard.sha256)
-        if kept.load(url, _hash_name(shard.name), key) is None:
+        key = stage_cache.key_of(base, shard.sha256)
+        if stage_cache.load(url, _hash_name(shard.name), key) is None:
             hashes = hash_thumbs(encoder, read_shard(blocks, number))
-            kept.save(url, _hash_name(shard.name), key, hashes.tobytes())
+            stage_cache.save(url, _hash_name(shard.name), key, hashes.tobytes())
         on_shard(shard.samples)
     ranks.meet()
 
@@ -136,7 +136,7 @@ def _all_hashes(url: str, index: Index, encoder: Encoder | None) -> NDArray[np.u
 
     def read(number: int) -> NDArray[np.uint8]:
         shard = index.shards[number]
-        data = kept.load(url, _hash_name(shard.name), kept.key_of(base, shard.sha256))
+        data = stage_cache.load(url, _hash_name(shard.name), stage_cache.key_of(base, shard.sha256))
         if data is None or len(data) != shard.samples * ROW_BYTES:
             raise ShardsError(f"{url}: the hashes of {shard.name} are gone or damaged; run it again")
         return np.frombuffer(data, np.uint8).reshape(-1, ROW_BYTES)
@@ -178,7 +178,7 @@ def _mark(blocks: Blocks, hashes: NDArray[np.uint8], settings: Settings) -> Done
 
 
 def _base_key(encoder: Encoder | None) -> bytes:
-    return kept.key_of("hashes 2", None if encoder is None else encoder.tobytes())
+    return stage_cache.key_of("hashes 2", None if encoder is None else encoder.tobytes())
 
 
 def _hash_name(shard: str) -> str:

@@ -7,21 +7,21 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from shards.paths import argument
-from shards.sources import Source
-from shards.sources.celeba import CROPS, PARTITIONS, CelebA
-from shards.sources.cifar10 import open_cifar10
-from shards.sources.digits import PARTS, Digits
-from shards.sources.faces import Faces
-from shards.sources.folder import Folder
-from shards.sources.imagenet import ImageNet
-from shards.sources.lsun import Lsun
-from shards.sources.mnist import open_mnist
-from shards.sources.rooms import Rooms
-from shards.sources.svhn import SPLITS as SVHN_SPLITS
-from shards.sources.svhn import open_svhn
-from shards.sources.webdataset import Webdataset
-from shards.sources.webfaces import CROP_PIXELS, Webfaces
+from shards.sources.base import Source
+from shards.sources.drawn.faces import Faces
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.own.folder import Folder
+from shards.sources.own.webdataset import Webdataset
+from shards.sources.own.webfaces import CROP_PIXELS, Webfaces
+from shards.sources.published.celeba import CROPS, PARTITIONS, CelebA
+from shards.sources.published.cifar10 import open_cifar10
+from shards.sources.published.digits import PARTS, Digits
+from shards.sources.published.imagenet import ImageNet
+from shards.sources.published.lsun import Lsun
+from shards.sources.published.mnist import open_mnist
+from shards.sources.published.svhn import SPLITS as SVHN_SPLITS
+from shards.sources.published.svhn import open_svhn
+from shards.storage.paths import argument
 
 Open = Callable[[argparse.Namespace], Source]
 

@@ -9,10 +9,10 @@ import re
 from functools import partial
 from typing import BinaryIO, Protocol, runtime_checkable
 
-from shards import store
 from shards.errors import ShardsError
-from shards.format import compact_json
-from shards.sources.members import file_size
+from shards.storage import store
+from shards.tars.members import file_size
+from shards.tars.records import compact_json
 
 MD5 = {
     "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",

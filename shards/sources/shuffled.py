@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from shards.dataset.splitmix import GOLDEN, finish
 from shards.errors import ShardsError
-from shards.mixing import GOLDEN, finish
-from shards.sources import Item, Source, passed_over
+from shards.sources.base import Item, Source, passed_over
 from shards.sources.downloads import Published
 
 

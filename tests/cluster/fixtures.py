@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shards import store
+from shards.storage import store
 from tests.cluster import objectstore
 from tests.cluster.faultproxy import FaultProxy
 from tests.cluster.objectstore import ObjectStore

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from dcgan_dist import checkpoint
+from dcgan_dist.checkpoints import checkpoint
 from tests.cluster.slurm import Cluster
 
 ROOT = Path(__file__).parent.parent.parent

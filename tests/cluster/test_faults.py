@@ -10,15 +10,15 @@ import pytest
 
 from benchmarks.faults import count_faults, rules, serve_epochs
 from dcgan_dist.train import main
-from shards import index as indexes
-from shards import remote, store
-from shards.blocks import block_sum
-from shards.build import build
+from shards.building.build import build
+from shards.dataset import index as indexes
+from shards.dataset.blocks import block_sum
+from shards.dataset.copy import copy
+from shards.dataset.verify import verify
 from shards.errors import StoreError
-from shards.patience import Limits
-from shards.sources.rooms import Rooms
-from shards.transfer import copy
-from shards.verify import verify
+from shards.sources.drawn.rooms import Rooms
+from shards.storage import remote, store
+from shards.storage.retries import Limits
 from tests.cluster.faultproxy import Rule
 from tests.numbered import build_numbers
 from tests.test_promises import words

@@ -8,15 +8,15 @@ import time
 
 import pytest
 
-from shards import index as indexes
-from shards import store
 from shards.__main__ import main
-from shards.build import build
+from shards.building.build import build
+from shards.dataset import index as indexes
+from shards.dataset.copy import copy
+from shards.dataset.verify import verify
 from shards.errors import MissingError, ShardsError, StoreError
-from shards.patience import Limits
-from shards.sources.rooms import Rooms
-from shards.transfer import copy
-from shards.verify import verify
+from shards.sources.drawn.rooms import Rooms
+from shards.storage import store
+from shards.storage.retries import Limits
 
 pytestmark = pytest.mark.s3
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from shards.build import build
-from shards.sources.rooms import Rooms
+from shards.building.build import build
+from shards.sources.drawn.rooms import Rooms
 from tests.cluster import jobs
 from tests.cluster.jobs import Interruption, launch, settings, start
 from tests.cluster.slurm import Cluster, slurm_cluster

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import dcgan_dist
-from dcgan_dist import checkpoint
-from shards import store
-from shards.transfer import copy
+from dcgan_dist.checkpoints import checkpoint
+from shards.dataset.copy import copy
+from shards.storage import store
 from tests.test_promises import losses, run, weights, words
 
 pytestmark = pytest.mark.s3

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from dcgan_dist.explore import arithmetic, concept, turn
+from dcgan_dist.explore import arithmetic, turn
 from dcgan_dist.explore.arithmetic import combine, neighbours, renormalise, take
-from dcgan_dist.explore.exemplars import Exemplars
-from dcgan_dist.explore.finding import ExploreError
+from dcgan_dist.judge import concept
+from dcgan_dist.judge.exemplars import Exemplars
+from dcgan_dist.run_folder.finding import ExploreError
 
 KINDS = {"glasses": True, "female": True, "yaw": False}
 

@@ -12,13 +12,15 @@ from safetensors.torch import load_file
 
 import dcgan_dist
 from dcgan_dist import export, train
-from dcgan_dist.explore import exemplars as chosen
-from dcgan_dist.explore import filters, finding, judge, walk
+from dcgan_dist.explore import filters, walk
 from dcgan_dist.explore.__main__ import main
+from dcgan_dist.judge import exemplars as chosen
+from dcgan_dist.judge import judge
 from dcgan_dist.report.__main__ import main as report
 from dcgan_dist.report.paper import SECTIONS
-from shards.build import build
-from shards.sources.rooms import Rooms
+from dcgan_dist.run_folder import finding
+from shards.building.build import build
+from shards.sources.drawn.rooms import Rooms
 from tests.test_promises import words
 
 

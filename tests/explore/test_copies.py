@@ -5,7 +5,7 @@ import pytest
 
 from dcgan_dist.explore.neighbours import ALARM, excess, nearest
 from dcgan_dist.explore.underfit import repetition
-from shards.sources.rooms import Rooms
+from shards.sources.drawn.rooms import Rooms
 
 
 def rooms(first: int, count: int) -> np.ndarray:

@@ -6,10 +6,10 @@ import torch
 
 from dcgan_dist.explore import filters
 from dcgan_dist.explore.filters import crop, features, overlap, receptive_field, saliency, tops
-from dcgan_dist.explore.subject import to_tensor
-from dcgan_dist.model import Discriminator
-from dcgan_dist.nets import parse_net
-from dcgan_dist.syncbn import BatchNorm
+from dcgan_dist.gan.batchnorm import BatchNorm
+from dcgan_dist.gan.description import parse_net
+from dcgan_dist.gan.model import Discriminator
+from dcgan_dist.run_folder.opened_run import to_tensor
 
 
 def transparent(net: str) -> Discriminator:

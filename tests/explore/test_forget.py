@@ -6,11 +6,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from dcgan_dist.explore import forget
-from dcgan_dist.explore.finding import ExploreError
-from dcgan_dist.explore.truth import box_mask
-from dcgan_dist.model import Generator
-from dcgan_dist.nets import parse_net
-from dcgan_dist.syncbn import BatchNorm
+from dcgan_dist.gan.batchnorm import BatchNorm
+from dcgan_dist.gan.description import parse_net
+from dcgan_dist.gan.model import Generator
+from dcgan_dist.judge.ground_truth import box_mask
+from dcgan_dist.run_folder.finding import ExploreError
 
 WINDOWS = 3  # maps 0, 1, 2 of 8 at the 8x8 layer
 SIZE = 16

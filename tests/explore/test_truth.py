@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dcgan_dist.explore import truth
-from dcgan_dist.explore.finding import ExploreError, share
-from dcgan_dist.explore.judge import box_of
+from dcgan_dist.judge import ground_truth
+from dcgan_dist.judge.judge import box_of
+from dcgan_dist.run_folder.finding import ExploreError, share
 
 METAS = [
     {
@@ -25,7 +25,7 @@ METAS = [
 
 
 def test_boxes_flags_numbers_and_texts_become_attributes() -> None:
-    told = truth.read(METAS, where="here")
+    told = ground_truth.read(METAS, where="here")
     assert told.names == ["bright", "side=left", "window", "yaw"]
     assert [a.binary for a in told.attributes] == [True, True, True, False]
     assert told.column("window").tolist() == [1, 0, 0]
@@ -37,7 +37,7 @@ def test_boxes_flags_numbers_and_texts_become_attributes() -> None:
 
 def test_pictures_of_which_nothing_is_said_are_refused() -> None:
     with pytest.raises(ExploreError, match="holds no attribute and no boxes"):
-        truth.read([{"name": "a", "label": 2}], where="set")
+        ground_truth.read([{"name": "a", "label": 2}], where="set")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_pictures_of_which_nothing_is_said_are_refused() -> None:
 def test_a_file_of_labels_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text(text)
     with pytest.raises(ExploreError, match="is not a file of labels"):
-        truth.read_labels(str(tmp_path / "labels.json"))
+        ground_truth.read_labels(str(tmp_path / "labels.json"))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_file_of_labels_that_is_none_is_refused(text: str, tmp_path: Path) -> 
 )
 def test_a_json_of_another_form_is_one_line(meta: dict[str, object], told: str) -> None:
     with pytest.raises(ExploreError) as error:
-        truth.read([{"yaw": 1.0}, meta], where="set")
+        ground_truth.read([{"yaw": 1.0}, meta], where="set")
     assert f"set: the json of a picture: {told}" in str(error.value)
     assert len(str(error.value)) < 200
     assert "\n" not in str(error.value)
@@ -88,7 +88,7 @@ def test_a_json_of_another_form_is_one_line(meta: dict[str, object], told: str) 
 def test_labels_are_read_by_number(tmp_path: Path) -> None:
     said = {"3": {"glasses": 1}, "7": {"boxes": {"window": [0.1, 0.1, 0.4, 0.5]}}}
     (tmp_path / "labels.json").write_text(json.dumps(said))
-    assert truth.read_labels(str(tmp_path / "labels.json")) == {3: said["3"], 7: said["7"]}
+    assert ground_truth.read_labels(str(tmp_path / "labels.json")) == {3: said["3"], 7: said["7"]}
 
 
 def test_a_mask_becomes_the_box_around_it() -> None:

@@ -9,9 +9,9 @@ import pytest
 from dcgan_dist import train
 from dcgan_dist.probe import supervised
 from dcgan_dist.probe.__main__ import PROTOCOLS, main
-from shards.build import build
-from shards.sources.digits import Digits
-from shards.sources.rooms import Rooms
+from shards.building.build import build
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.published.digits import Digits
 from tests.test_promises import words
 
 

@@ -10,15 +10,11 @@ from torch import Tensor, nn
 
 from dcgan_dist.probe import mnist
 from dcgan_dist.probe.__main__ import main
-from dcgan_dist.probe.conditional import (
-    NETWORKS,
-    ConditionalDiscriminator,
-    ConditionalGenerator,
-)
+from dcgan_dist.probe.conditional import NETWORKS, ConditionalDiscriminator, ConditionalGenerator
 from dcgan_dist.probe.mnist import Digits as Set
-from dcgan_dist.world import World
-from shards.build import build
-from shards.sources.digits import Digits
+from dcgan_dist.ranks.world import World
+from shards.building.build import build
+from shards.sources.published.digits import Digits
 from tests.ranks import run_ranks
 
 ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from dcgan_dist.model import Discriminator, build
-from dcgan_dist.nets import parse_net
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.gan.description import parse_net
+from dcgan_dist.gan.model import Discriminator, build
 from dcgan_dist.probe import features
-from dcgan_dist.settings import ConfigError
-from shards.build import build as build_set
+from shards.building.build import build as build_set
+from shards.dataset.labels import read_labelled
 from shards.errors import ShardsError
-from shards.labels import read_labelled
-from shards.sources.digits import PARTS, Digits
-from shards.sources.rooms import Rooms
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.published.digits import PARTS, Digits
 
 
 @pytest.mark.parametrize(

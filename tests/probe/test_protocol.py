@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from dcgan_dist.model import build
-from dcgan_dist.nets import parse_net
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.gan.description import parse_net
+from dcgan_dist.gan.model import build
 from dcgan_dist.probe import kmeans, protocol
-from dcgan_dist.probe.data import read_pictures
 from dcgan_dist.probe.features import grey_if_it_is, pixel_features
+from dcgan_dist.probe.labelled import read_pictures
 from dcgan_dist.probe.methods import make_subject
-from dcgan_dist.probe.nearest import nearest_labels
 from dcgan_dist.probe.protocol import Labelled, Score, Sets
-from dcgan_dist.settings import ConfigError
-from dcgan_dist.world import World
+from dcgan_dist.ranks.world import World
+from dcgan_dist.scores.nearest import nearest_labels
 
 CPU = torch.device("cpu")
 ALONE = World(rank=0, ranks=1, device=CPU, group=None)

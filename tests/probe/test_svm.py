@@ -7,7 +7,7 @@ from sklearn.svm import LinearSVC
 
 from dcgan_dist.probe import svm
 from dcgan_dist.probe.kmeans import C_OF_MEAN
-from shards.sources.digits import Digits
+from shards.sources.published.digits import Digits
 
 
 def digits(samples: int) -> tuple[np.ndarray, np.ndarray]:

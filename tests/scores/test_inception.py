@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from dcgan_dist import evaluate, train
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.ranks.world import ALONE
 from dcgan_dist.scores.inception import Inception, frechet_and_kernel
-from dcgan_dist.settings import ConfigError
-from dcgan_dist.world import ALONE
 from tests.test_promises import words
 
 CPU = torch.device("cpu")

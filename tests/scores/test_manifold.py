@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcgan_dist.scores.manifold import COPIES_BELOW, copying, manifold_scores
+from dcgan_dist.ranks.world import ALONE, join
 from dcgan_dist.scores.ndb import make_bins, ndb
-from dcgan_dist.world import ALONE, join
+from dcgan_dist.scores.precision_recall import COPIES_BELOW, copying, manifold_scores
 from tests.ranks import run_ranks
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcgan_dist import checkpoint, evaluate, train
+from dcgan_dist import evaluate, train
+from dcgan_dist.checkpoints import checkpoint
 from tests.ranks import run_ranks
 from tests.test_promises import words
 

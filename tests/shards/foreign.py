@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.images import encode
-from shards.sources.rooms import Rooms
+from shards.pictures.codec import encode
+from shards.sources.drawn.rooms import Rooms
 
 
 def picture(number: int, *, size: int = 16, encoding: str = "jpg") -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from shards.errors import ImageError
-from shards.images import check_stored, declared_size, decode, decode_into
+from shards.pictures.codec import check_stored, declared_size, decode, decode_into
 from tests.shards import odd_pictures as odd
 from tests.shards.odd_pictures import blocks, saved
 

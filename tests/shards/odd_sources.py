@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from shards.errors import ImageError
-from shards.sources import Item
+from shards.sources.base import Item
 
 
 class Boastful:

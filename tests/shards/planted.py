@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from shards.sources import Item
-from shards.sources.rooms import Rooms
+from shards.sources.base import Item
+from shards.sources.drawn.rooms import Rooms
 
 SIZE = 64
 

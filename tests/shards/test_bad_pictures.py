@@ -8,17 +8,17 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from shards import store
 from shards.__main__ import main
-from shards.build import build, plan_cut
+from shards.building.build import build, plan_cut
+from shards.building.failures import bad_allowed
+from shards.building.parts import build_part, merge
+from shards.dataset.index import INDEX_NAME, load
 from shards.errors import ShardsError, StoreError
-from shards.failures import bad_allowed
-from shards.images import encode
-from shards.index import INDEX_NAME, load
-from shards.parts import build_part, merge
-from shards.sources.folder import Folder
-from shards.sources.lsun import Lsun
-from shards.sources.rooms import Rooms
+from shards.pictures.codec import encode
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.own.folder import Folder
+from shards.sources.published.lsun import Lsun
+from shards.storage import store
 from tests.shards.odd_sources import Failing
 
 PICTURE = encode(Rooms(1, 16).item(0).image, "png")
@@ -54,7 +54,7 @@ def test_an_lmdb_that_cannot_be_read_stops_the_build(tmp_path, monkeypatch):
     def fail(path):
         raise lmdb.PageNotFoundError("mdb_get: MDB_PAGE_NOTFOUND")
 
-    monkeypatch.setattr("shards.sources.lsun._open", fail)
+    monkeypatch.setattr("shards.sources.published.lsun._open", fail)
     with pytest.raises(StoreError, match=r"cannot read 0000.*MDB_PAGE_NOTFOUND.*the build stops"):
         build(source, str(tmp_path / "out"), size=8, workers=1)
 

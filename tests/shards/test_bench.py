@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from shards import ShardsError, store
-from shards import index as indexes
+from shards import ShardsError
 from shards.__main__ import main
-from shards.bench import Rate, Report, bench
-from shards.build import build
-from shards.limit import limit
-from shards.sources.rooms import Rooms
+from shards.building.build import build
+from shards.dataset import index as indexes
+from shards.dataset.bench import Rate, Report, bench
+from shards.dataset.bench_report import limit
+from shards.sources.drawn.rooms import Rooms
+from shards.storage import store
 from tests.cluster.faultproxy import Rule
 
 

@@ -12,18 +12,19 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
-from shards import ShardsError, store
-from shards import index as indexes
-from shards.build import build, find_built, plan_cut
+from shards import ShardsError
+from shards.building.build import build, find_built, plan_cut
+from shards.dataset import index as indexes
+from shards.dataset.adopt import reindex
+from shards.dataset.describe import describe, read_sample
+from shards.dataset.verify import verify
 from shards.errors import StoreError
-from shards.format import PIXELS_OFFSET, parse_records
-from shards.images import decode_into
-from shards.look import describe, read_sample
-from shards.reindex import reindex
-from shards.sources.digits import Digits
-from shards.sources.folder import Folder
-from shards.sources.rooms import Rooms
-from shards.verify import verify
+from shards.pictures.codec import decode_into
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.own.folder import Folder
+from shards.sources.published.digits import Digits
+from shards.storage import store
+from shards.tars.records import PIXELS_OFFSET, parse_records
 from tests.shards.odd_sources import Boastful, Deadly
 
 GOLDEN_SHARD = "cf1b94853f2163206779e1c07e0954d820a978ffef2aee7d35fb3a130ad5bd23"

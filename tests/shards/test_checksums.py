@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from shards import store
 from shards.__main__ import check_build, main
-from shards.build import build
+from shards.building.build import build
+from shards.dataset.index import load
 from shards.errors import ShardsError
-from shards.index import load
-from shards.sources import downloads
-from shards.sources.celeba import CelebA
-from shards.sources.imagenet import ImageNet
+from shards.sources.base import downloads
+from shards.sources.published.celeba import CelebA
+from shards.sources.published.imagenet import ImageNet
 from shards.sources.shuffled import Shuffled
+from shards.storage import store
 from tests.numbered import in_memory
 from tests.shards.test_faces import write_celeba
 from tests.shards.test_tars import imagenet, write_imagenet
@@ -74,7 +74,7 @@ def test_a_build_that_was_stopped_does_not_read_it_again(tar, read, tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("shards.build.store_shards", stop)
+        patch.setattr("shards.building.build.store_shards", stop)
         assert main(words(tar, tmp_path / "out")) == 130
     assert main(words(tar, tmp_path / "out")) == 0
     assert read == [NAME]

@@ -5,13 +5,14 @@ import tarfile
 import numpy as np
 import pytest
 
-from shards import ShardsError, store
+from shards import ShardsError
 from shards.__main__ import main
-from shards.build import build
-from shards.reindex import reindex
-from shards.sources.rooms import Rooms
-from shards.transfer import copy
-from shards.verify import verify
+from shards.building.build import build
+from shards.dataset.adopt import reindex
+from shards.dataset.copy import copy
+from shards.dataset.verify import verify
+from shards.sources.drawn.rooms import Rooms
+from shards.storage import store
 from tests.shards.foreign import picture, write
 
 SETTINGS = {"size": 16, "shard_images": 6, "block_samples": 4, "encoding": "jpg", "workers": 1}

@@ -14,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards import index as indexes
-from shards import store
 from shards.__main__ import main
-from shards.build import build
-from shards.dedup import buckets, marks
-from shards.dedup.codes import BITS, as_words, fold_encoder, hash_thumbs
+from shards.building.build import build
+from shards.dataset import index as indexes
+from shards.dataset.describe import describe
+from shards.dataset.index import load
+from shards.dataset.splitmix import mix
+from shards.dataset.verify import verify
+from shards.dedup import grouping, removed
+from shards.dedup.hashing import BITS, as_words, fold_encoder, hash_thumbs
 from shards.dedup.report import judge, wilson
 from shards.dedup.run import Settings, dedup
-from shards.dedup.thumbs import THUMB_BYTES, shrink
+from shards.dedup.thumbnails import THUMB_BYTES, shrink
 from shards.errors import ShardsError
-from shards.images import to_square
-from shards.index import load
-from shards.look import describe
-from shards.mixing import mix
-from shards.verify import verify
+from shards.pictures.codec import to_square
+from shards.storage import store
 from tests.shards.planted import KINDS, Planted
 
 QUICK = Settings(epochs=2, train_images=600)
@@ -187,7 +187,7 @@ def test_marks_written_halfway_can_be_undone(planted, tmp_path, monkeypatch):
     shutil.copytree(planted, url)
     before = store.read_bytes(f"{url}/index.json")
     name = load(url).shards[1].name
-    marks.write_marks(url, {name: [3, 4]})
+    removed.write_marks(url, {name: [3, 4]})
     write = store.write_bytes
 
     def stop(where, data):
@@ -197,10 +197,10 @@ def test_marks_written_halfway_can_be_undone(planted, tmp_path, monkeypatch):
 
     monkeypatch.setattr(store, "write_bytes", stop)
     with pytest.raises(KeyboardInterrupt):
-        marks.write_marks(url, {name: [9]})
+        removed.write_marks(url, {name: [9]})
     monkeypatch.undo()
     assert load(url).shards[1].removed == (3, 4)
-    assert marks.undo(url) == 2
+    assert removed.undo(url) == 2
     assert store.read_bytes(f"{url}/index.json") == before
 
 
@@ -312,7 +312,7 @@ def test_groups_are_those_of_all_pairs_compared(radius):
         if sum(int(x).bit_count() for x in words[a] ^ words[b]) <= radius and labels[a] != labels[b]:
             old, new = max(labels[a], labels[b]), min(labels[a], labels[b])
             labels = [new if label == old else label for label in labels]
-    found = buckets.group(words[:, 0], words[:, 1], radius=radius)
+    found = grouping.group(words[:, 0], words[:, 1], radius=radius)
     wanted = {frozenset(np.flatnonzero(np.array(labels) == label)) for label in labels}
     assert {frozenset(np.flatnonzero(found == label)) for label in found} == wanted
     assert len(wanted) < 280 if radius else len(wanted) < 290
@@ -320,18 +320,18 @@ def test_groups_are_those_of_all_pairs_compared(radius):
 
 def test_hashes_that_mix_to_the_same_stay_apart(monkeypatch):
     words = np.random.default_rng(0).integers(0, 3, (200, 2), np.uint64)
-    wanted = buckets.group(words[:, 0], words[:, 1])
-    monkeypatch.setattr(buckets, "mix", lambda value: value * np.uint64(0))
-    found = buckets.group(words[:, 0], words[:, 1])
+    wanted = grouping.group(words[:, 0], words[:, 1])
+    monkeypatch.setattr(grouping, "mix", lambda value: value * np.uint64(0))
+    found = grouping.group(words[:, 0], words[:, 1])
     assert len(set(zip(found, wanted, strict=True))) == len(set(found)) == len(set(wanted)) == 9
 
 
 def test_near_hashes_of_other_colours_stay_apart():
     high, low = np.array([0, 1, 3], np.uint64), np.zeros(3, np.uint64)
     colours = np.zeros((3, 48), np.int16)
-    colours[2, 7] = buckets.COLOUR_LEVELS + 1
-    assert len(set(buckets.group(high, low, radius=1))) == 1
-    found = buckets.group(high, low, radius=1, colours=colours)
+    colours[2, 7] = grouping.COLOUR_LEVELS + 1
+    assert len(set(grouping.group(high, low, radius=1))) == 1
+    found = grouping.group(high, low, radius=1, colours=colours)
     assert found[0] == found[1] != found[2]
 
 
@@ -341,12 +341,12 @@ def test_equal_hashes_of_other_colours_stay_apart_in_any_order():
     colours = np.repeat(rng.integers(0, 4, (300, 1)) * 60, 48, axis=1) + rng.integers(0, 5, (300, 48))
     colours = colours.astype(np.int16)
     for radius in (0, 4):
-        found = buckets.group(words[:, 0] << np.uint64(20), words[:, 1], radius=radius, colours=colours)
+        found = grouping.group(words[:, 0] << np.uint64(20), words[:, 1], radius=radius, colours=colours)
         for group in set(found):
             of_group = colours[found == group]
-            assert np.ptp(of_group, axis=0).max() <= buckets.COLOUR_LEVELS
+            assert np.ptp(of_group, axis=0).max() <= grouping.COLOUR_LEVELS
         order = rng.permutation(300)
-        turned = buckets.group(
+        turned = grouping.group(
             words[order, 0] << np.uint64(20), words[order, 1], radius=radius, colours=colours[order]
         )
         pairs = set(zip(found[order], turned, strict=True))
@@ -357,7 +357,7 @@ def test_equal_hashes_of_other_colours_stay_apart_in_any_order():
 def test_one_survives_in_each_group_and_it_is_the_preferred_one():
     rng = np.random.default_rng(0)
     groups, priority = rng.integers(0, 50, 400), mix(np.arange(400, dtype=np.uint64))
-    kept = buckets.survivors(groups, priority)
+    kept = grouping.survivors(groups, priority)
     np.testing.assert_array_equal(groups[kept], groups)
     for label in range(50):
         members = np.flatnonzero(groups == label)
@@ -366,9 +366,9 @@ def test_one_survives_in_each_group_and_it_is_the_preferred_one():
 
 def test_candidates_in_small_portions_are_the_same(monkeypatch):
     words = np.random.default_rng(0).integers(0, 4, (300, 2), np.uint64)
-    whole = buckets.group(words[:, 0], words[:, 1], radius=2)
-    monkeypatch.setattr(buckets, "PAIRS", 7)
-    np.testing.assert_array_equal(buckets.group(words[:, 0], words[:, 1], radius=2), whole)
+    whole = grouping.group(words[:, 0], words[:, 1], radius=2)
+    monkeypatch.setattr(grouping, "PAIRS", 7)
+    np.testing.assert_array_equal(grouping.group(words[:, 0], words[:, 1], radius=2), whole)
 
 
 def test_words_are_the_bits_in_order():

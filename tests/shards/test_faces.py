@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 
 from shards.__main__ import main
-from shards.build import build
+from shards.building.build import build
+from shards.dataset.describe import read_sample
+from shards.dataset.index import load
 from shards.errors import ShardsError
-from shards.format import meta_json
-from shards.images import decode
-from shards.index import load
-from shards.look import read_sample
-from shards.sources import celeba
-from shards.sources.celeba import CelebA
-from shards.sources.faces import HAIRS, MAX_YAW, RIM, Faces
-from shards.sources.rooms import Rooms
+from shards.pictures.codec import decode
+from shards.sources.drawn.faces import HAIRS, MAX_YAW, RIM, Faces
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.published import celeba
+from shards.sources.published.celeba import CelebA
+from shards.tars.records import meta_json
 
 GOLDEN_PIXELS = [
     "a02895722277ec96dcfcdbd72dedf68f9501b56ed9ec5c10177fc5f5a8a50c86",

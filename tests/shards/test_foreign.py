@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import webdataset
 
-from shards import ShardsError, scan, store
-from shards import index as indexes
-from shards.format import image_members, pack_record, parse_records, tar_end, tar_header
-from shards.images import decode
-from shards.look import read_sample
-from shards.reindex import reindex
-from shards.tar import TAR_BLOCK
-from shards.verify import verify
+from shards import ShardsError
+from shards.dataset import index as indexes
+from shards.dataset import scan
+from shards.dataset.adopt import reindex
+from shards.dataset.describe import read_sample
+from shards.dataset.verify import verify
+from shards.pictures.codec import decode
+from shards.storage import store
+from shards.tars.headers import TAR_BLOCK
+from shards.tars.records import image_members, pack_record, parse_records, tar_end, tar_header
 from tests.shards.foreign import pack, picture, write
 
 LONG = "a-rather-long-folder/" * 7 + "n" * 60

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from shards.blocks import BLOCK_DTYPE, block_sum, cut_blocks, pack_blocks, parse_blocks
+from shards.dataset.blocks import BLOCK_DTYPE, block_sum, cut_blocks, pack_blocks, parse_blocks
 from shards.errors import ShardsError
-from shards.format import (
+from shards.tars.records import (
     PIXELS_OFFSET,
     TAR_BLOCK,
     image_members,
@@ -207,7 +207,7 @@ def test_tars_as_webdataset_writes_them_need_no_full_parse(tar_format, monkeypat
         [(f"{n:09d}.{kind}", bytes(9)) for n in range(3) for kind in ("cls", "jpg")], format=tar_format
     )
     data = data[: parse_records(data)[-1].stop]
-    monkeypatch.setattr("shards.format.parse_records", None)
+    monkeypatch.setattr("shards.tars.records.parse_records", None)
     assert [bytes(found) for found in image_members(data)] == [bytes(9)] * 3
 
 

@@ -12,13 +12,13 @@ import pytest
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from shards import ShardsError
-from shards.build import build, plan_cut
-from shards.cut import cut_shard
+from shards.building.build import build, plan_cut
+from shards.building.cut import cut_shard
+from shards.dataset.adopt import reindex
 from shards.printable import storable
-from shards.reindex import reindex
-from shards.sources import NO_SAMPLE, SECOND_PICTURE, Passed
-from shards.sources.rooms import Rooms
-from shards.sources.webdataset import PICTURES, Webdataset
+from shards.sources.base import NO_SAMPLE, SECOND_PICTURE, Passed
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.own.webdataset import PICTURES, Webdataset
 from tests.shards.foreign import pack, picture
 from tests.shards.test_one_reading import v7
 

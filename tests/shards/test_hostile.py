@@ -21,15 +21,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shards import ShardsError, images, store
-from shards import index as indexes
+from shards import ShardsError
 from shards.__main__ import main
-from shards.blocks import pack_blocks
-from shards.build import build
-from shards.format import npy_header, pack_record, parse_records, tar_end
-from shards.reindex import reindex
-from shards.sources.rooms import Rooms
-from shards.verify import verify
+from shards.building.build import build
+from shards.dataset import index as indexes
+from shards.dataset.adopt import reindex
+from shards.dataset.blocks import pack_blocks
+from shards.dataset.verify import verify
+from shards.pictures import codec
+from shards.sources.drawn.rooms import Rooms
+from shards.storage import store
+from shards.tars.records import npy_header, pack_record, parse_records, tar_end
 from tests.shards.foreign import pack, picture, write
 
 SETTINGS = {"size": 16, "shard_images": 6, "block_samples": 4, "workers": 1}
@@ -229,7 +231,7 @@ def png(width, height):
 
 
 def jpeg(width, height):
-    data = bytearray(images.encode(np.zeros((16, 16, 3), np.uint8), "jpg"))
+    data = bytearray(codec.encode(np.zeros((16, 16, 3), np.uint8), "jpg"))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = struct.pack(">HH", height, width)
     return bytes(data)
@@ -254,12 +256,12 @@ def npy(width, height):
 def test_a_picture_that_claims_to_be_huge_takes_no_memory(tmp_path, make):
     bomb = make(60000, 60000)
     assert make(16, 16), "the maker itself works"
-    images.declared_size(picture(0, encoding="webp"))  # what is loaded once is loaded
+    codec.declared_size(picture(0, encoding="webp"))  # what is loaded once is loaded
     write(tmp_path / "set", [("a.jpg" if make is jpeg else f"a.{make.__name__}", bomb)])
     out = np.empty((16, 16, 3), np.uint8)
 
     def act():
-        for look in (images.decode, images.declared_size, lambda data: images.decode_into(data, out)):
+        for look in (codec.decode, codec.declared_size, lambda data: codec.decode_into(data, out)):
             try:
                 found = look(bomb)
             except ShardsError as error:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from shards.errors import ImageError
-from shards.images import declared_size, decode, decode_into, encode, to_square
+from shards.pictures.codec import declared_size, decode, decode_into, encode, to_square
 
 
 def picture(height=24, width=32):

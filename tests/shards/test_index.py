@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import Index, ShardsError, store
-from shards import index as indexes
-from shards.blocks import BLOCK_DTYPE, pack_blocks
-from shards.build import build
-from shards.index import Shard
-from shards.sources.rooms import Rooms
+from shards import Index, ShardsError
+from shards.building.build import build
+from shards.dataset import index as indexes
+from shards.dataset.blocks import BLOCK_DTYPE, pack_blocks
+from shards.dataset.index import Shard
+from shards.sources.drawn.rooms import Rooms
+from shards.storage import store
 
 A_SUM = "0" * 64
 

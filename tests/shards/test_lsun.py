@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from shards.__main__ import main
-from shards.build import build
+from shards.building.build import build
+from shards.dataset.describe import read_sample
+from shards.dataset.index import load
 from shards.errors import ShardsError
-from shards.images import decode
-from shards.index import load
-from shards.look import read_sample
-from shards.sources.lsun import Lsun
-from shards.sources.rooms import Rooms
+from shards.pictures.codec import decode
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.published.lsun import Lsun
 
 
 def encoded(position, form):
@@ -120,7 +120,7 @@ def test_what_is_not_lsun_is_one_line(tmp_path, monkeypatch):
 def test_an_enormous_value_is_not_read(tmp_path, monkeypatch):
     lsun_like(tmp_path / "in", images=2)
     source = Lsun(str(tmp_path / "in"))
-    monkeypatch.setattr("shards.sources.lsun.MAX_FILE_BYTES", 4)
+    monkeypatch.setattr("shards.sources.published.lsun.MAX_FILE_BYTES", 4)
     told = []
     with pytest.raises(ShardsError, match="none of the 2 pictures is usable"):
         build(source, str(tmp_path / "out"), size=32, workers=1, on_failures=told.extend)

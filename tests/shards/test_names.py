@@ -13,14 +13,14 @@ import tarfile
 import pytest
 from PIL import Image
 
-from dcgan_dist.config import read_config
-from dcgan_dist.settings import ConfigError
+from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.config.settings import read_config
 from shards import ShardsError
-from shards import index as indexes
 from shards.__main__ import main
-from shards.look import read_sample
+from shards.dataset import index as indexes
+from shards.dataset.describe import read_sample
 from shards.printable import printable, storable
-from shards.sources.folder import Folder
+from shards.sources.own.folder import Folder
 
 ODD = "stra\udcdfe \x1b[31m\x9b\x7f\u202etxt\nx"
 SHOWN = r"stra\xdfe \x1b[31m\x9b\x7f\u202etxt\nx"

@@ -13,9 +13,9 @@ from PIL import Image, ImageCms
 
 from shards import ShardsError
 from shards.__main__ import main
+from shards.dataset.adopt import reindex
 from shards.errors import ImageError
-from shards.images import decode
-from shards.reindex import reindex
+from shards.pictures.codec import decode
 from tests.shards import odd_pictures as odd
 from tests.shards.foreign import write
 from tests.shards.odd_pictures import blocks, chunk, saved
@@ -87,7 +87,7 @@ def test_harmless_exif_and_profiles_are_adopted(tmp_path):
 
 def test_a_dataset_that_an_older_index_adopted_is_told_by_verify(tmp_path, monkeypatch, capsys):
     url = write(tmp_path / "set", [("a.png", saved(Image.fromarray(blocks()), "PNG", exif=odd.exif(6)))])
-    monkeypatch.setattr("shards.scan.check_stored", lambda data, sums: None)
+    monkeypatch.setattr("shards.dataset.scan.check_stored", lambda data, sums: None)
     reindex(url)
     assert main(["verify", url, "--decode"]) == 1
     assert "sample a: its EXIF turns it" in capsys.readouterr().out

@@ -12,9 +12,9 @@ import tarfile
 import pytest
 import webdataset
 
-from shards import index as indexes
 from shards.__main__ import main
-from shards.look import read_sample
+from shards.dataset import index as indexes
+from shards.dataset.describe import read_sample
 from tests.shards.foreign import pack, picture, write
 
 JPG = [picture(number) for number in range(4)]

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from shards.__main__ import main
-from shards.build import build, plan_cut
-from shards.cut import Failure
+from shards.building.build import build, plan_cut
+from shards.building.cut import Failure
+from shards.building.parts import build_part, merge, part_name, part_shards
 from shards.errors import ShardsError
-from shards.images import encode
-from shards.parts import build_part, merge, part_name, part_shards
-from shards.sources.folder import Folder
-from shards.sources.rooms import Rooms
+from shards.pictures.codec import encode
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.own.folder import Folder
 
 ROOMS = Rooms(100, size=16)
 CUT = plan_cut(size=16, shard_images=9)

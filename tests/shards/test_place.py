@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import ShardsError, store
+from shards import ShardsError
 from shards.__main__ import check_build, main
-from shards.build import build
-from shards.place import BEGUN_NAME, is_same
-from shards.sources.rooms import Rooms
-from shards.transfer import copy
+from shards.building.build import build
+from shards.dataset.copy import copy
+from shards.dataset.overwrite import BEGUN_NAME, is_same
+from shards.sources.drawn.rooms import Rooms
+from shards.storage import store
 from tests.shards.foreign import picture, write
 
 NAMES = (

@@ -11,13 +11,14 @@ import pytest
 from scipy.io import savemat
 
 from shards.__main__ import main
+from shards.dataset.describe import read_sample
+from shards.dataset.index import load
 from shards.errors import ShardsError
-from shards.index import load
-from shards.look import read_sample
-from shards.sources import cifar10, downloads, mnist
-from shards.sources.cifar10 import open_cifar10
-from shards.sources.mnist import open_mnist
-from shards.sources.svhn import open_svhn
+from shards.sources.base import downloads
+from shards.sources.published import cifar10, mnist
+from shards.sources.published.cifar10 import open_cifar10
+from shards.sources.published.mnist import open_mnist
+from shards.sources.published.svhn import open_svhn
 
 IMAGES = 20
 

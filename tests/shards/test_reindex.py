@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shards import ShardsError, store
-from shards import index as indexes
+from shards import ShardsError
 from shards.__main__ import main
-from shards.build import build
+from shards.building.build import build
+from shards.dataset import index as indexes
+from shards.dataset.adopt import reindex
+from shards.dataset.index import dump, load
+from shards.dataset.overwrite import BEGUN_NAME
 from shards.errors import StoreError
-from shards.index import dump, load
-from shards.place import BEGUN_NAME
-from shards.reindex import reindex
-from shards.sources.folder import Folder
-from shards.sources.rooms import Rooms
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.own.folder import Folder
+from shards.storage import store
 from tests.shards.foreign import picture, write
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dcgan_dist.explore.subject import read_truth
+from dcgan_dist.ranks.world import ALONE, join
+from dcgan_dist.run_folder.opened_run import read_truth
 from dcgan_dist.scores.suite import read_reals
-from dcgan_dist.world import ALONE, join
-from shards import store
-from shards.index import Index, Shard, load
-from shards.reader import Blocks
-from shards.sampling import fair_places, priorities
+from shards.dataset.index import Index, Shard, load
+from shards.dataset.reader import Blocks
+from shards.dataset.sampling import fair_places, priorities
+from shards.storage import store
 from tests.numbered import build_numbers, in_memory, numbers
 from tests.ranks import run_ranks
 

@@ -14,20 +14,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import store
 from shards.__main__ import check_build, main
-from shards.build import build
-from shards.cut import Cut
+from shards.building.build import build
+from shards.building.cut import Cut
+from shards.dataset.describe import read_sample
+from shards.dataset.index import load
+from shards.dataset.reader import Blocks
 from shards.errors import ShardsError, StoreError
-from shards.images import to_square
-from shards.index import load
-from shards.look import read_sample
-from shards.reader import Blocks
-from shards.resize import to_square_cv2
-from shards.sources.faces import Faces
-from shards.sources.rooms import Rooms
+from shards.pictures.codec import to_square
+from shards.pictures.cv2_resize import to_square_cv2
+from shards.sources.drawn.faces import Faces
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.own.webfaces import Webfaces
 from shards.sources.shuffled import Shuffled
-from shards.sources.webfaces import Webfaces
+from shards.storage import store
 from tests.shards.test_dedup import contents, kill_until_done
 
 
@@ -223,7 +223,7 @@ def found_faces(monkeypatch):
             side = settings["minSize"][0]
             return np.array([box for box in boxes if box[2] >= side]).reshape(-1, 4)
 
-    monkeypatch.setattr("shards.sources.webfaces._detector", Detector)
+    monkeypatch.setattr("shards.sources.own.webfaces._detector", Detector)
     return boxes
 
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from shards.errors import ImageError, ShardsError
-from shards.format import meta_json
-from shards.sources.digits import Digits
-from shards.sources.drawing import Dice
-from shards.sources.folder import Folder
-from shards.sources.rooms import SKY, Rooms
+from shards.sources.drawn.drawing import Dice
+from shards.sources.drawn.rooms import SKY, Rooms
+from shards.sources.own.folder import Folder
+from shards.sources.published.digits import Digits
+from shards.tars.records import meta_json
 
 GOLDEN_PIXELS = [
     "efa18e2c41cffcfb535e9721696540f56ec8e8908bc132e27b2a80213d9e049f",
@@ -163,6 +163,6 @@ def test_a_folder_without_pictures_is_one_line(tmp_path):
 
 def test_an_enormous_file_is_not_read(tmp_path, monkeypatch):
     touch(tmp_path / "a.png", b"12345")
-    monkeypatch.setattr("shards.sources.folder.MAX_FILE_BYTES", 4)
+    monkeypatch.setattr("shards.sources.own.folder.MAX_FILE_BYTES", 4)
     with pytest.raises(ImageError, match="over 4 bytes"):
         Folder(str(tmp_path)).item(0)

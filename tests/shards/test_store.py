@@ -9,10 +9,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from shards import local, patience, store
 from shards.errors import MissingError, StoreError
-from shards.patience import Limits
-from shards.remote import FileSystem
+from shards.storage import local, retries, store
+from shards.storage.remote import FileSystem
+from shards.storage.retries import Limits
 
 
 @pytest.fixture(params=["plain", "file", "memory"])
@@ -118,7 +118,7 @@ def scripted(monkeypatch):
         calm = replace(Limits(first_wait_seconds=0.001), **limits)
         monkeypatch.setattr(store, "LIMITS", calm)
         found = (FileSystem("s3", fs), "b/p")
-        monkeypatch.setattr("shards.remote.find", lambda url, limits, in_parts=False: found)
+        monkeypatch.setattr("shards.storage.remote.find", lambda url, limits, in_parts=False: found)
         return fs
 
     return use
@@ -147,7 +147,7 @@ def test_a_remote_read_is_tried_again_and_then_told_in_one_line(scripted):
     ],
 )
 def test_what_another_try_does_not_mend_is_told_at_once(scripted, monkeypatch, error, told):
-    monkeypatch.setattr(patience, "CLIENTS", {*patience.CLIENTS, "tests"})
+    monkeypatch.setattr(retries, "CLIENTS", {*retries.CLIENTS, "tests"})
     fs = scripted(error, b"xxxx")
     with pytest.raises(StoreError, match=rf"^cannot read bytes 3 to 7 of s3://b/p: {told}$"):
         store.read_range("s3://b/p", 3, 7)
@@ -175,7 +175,7 @@ def test_an_error_that_a_client_leaks_is_storage_and_the_same_from_us_is_not(scr
     scripted(IndexError("tuple index out of range"))
     with pytest.raises(IndexError):
         store.read_range("s3://b/p", 3, 7)
-    monkeypatch.setattr(patience, "CLIENTS", {*patience.CLIENTS, "tests"})
+    monkeypatch.setattr(retries, "CLIENTS", {*retries.CLIENTS, "tests"})
     scripted(IndexError("tuple index out of range"), tries=1)
     with pytest.raises(StoreError, match="tuple index out of range"):
         store.read_range("s3://b/p", 3, 7)

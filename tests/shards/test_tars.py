@@ -14,15 +14,15 @@ from PIL import Image
 from scipy.io import savemat
 
 from shards.__main__ import main
-from shards.build import build
+from shards.building.build import build
+from shards.dataset.describe import read_sample
+from shards.dataset.index import load
 from shards.errors import ImageError, ShardsError
-from shards.images import decode
-from shards.index import load
-from shards.look import read_sample
-from shards.sources import members
-from shards.sources.imagenet import ImageNet
-from shards.sources.rooms import Rooms
-from shards.sources.webdataset import Webdataset, _array
+from shards.pictures.codec import decode
+from shards.sources.drawn.rooms import Rooms
+from shards.sources.own.webdataset import Webdataset, _array
+from shards.sources.published.imagenet import ImageNet
+from shards.tars import members
 
 WNIDS = ("n02119789", "n01440764", "n07747607")
 """As in the real tar, not in sorted order."""

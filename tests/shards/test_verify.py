@@ -12,16 +12,17 @@ import pytest
 from PIL import Image
 
 import shards
-from shards import ShardsError, store
+from shards import ShardsError
 from shards.__main__ import main
-from shards.build import build
-from shards.format import npy_header
-from shards.index import load
-from shards.look import read_sample
-from shards.reader import Blocks
-from shards.reindex import reindex
-from shards.sources.rooms import Rooms
-from shards.verify import verify
+from shards.building.build import build
+from shards.dataset.adopt import reindex
+from shards.dataset.describe import read_sample
+from shards.dataset.index import load
+from shards.dataset.reader import Blocks
+from shards.dataset.verify import verify
+from shards.sources.drawn.rooms import Rooms
+from shards.storage import store
+from shards.tars.records import npy_header
 from tests.cluster.faultproxy import Rule
 
 

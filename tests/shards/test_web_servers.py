@@ -12,13 +12,13 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="the extra s3 brings aiohttp")
 
-from shards import http as answers
-from shards import store
-from shards.build import build
+from shards.building.build import build
+from shards.dataset.index import INDEX_NAME, load
 from shards.errors import DamagedError, ShardsError, StoreError
-from shards.index import INDEX_NAME, load
-from shards.patience import Limits
-from shards.sources.rooms import Rooms
+from shards.sources.drawn.rooms import Rooms
+from shards.storage import http as answers
+from shards.storage import store
+from shards.storage.retries import Limits
 
 MEGABYTE = 2**20
 
@@ -142,7 +142,7 @@ def test_an_index_on_disk_that_has_no_end_is_not_read_to_it(tmp_path, monkeypatc
     build(Rooms(8, 16), str(tmp_path), size=16, workers=1)
     (tmp_path / "blocks.npy").unlink()
     (tmp_path / "blocks.npy").symlink_to("/dev/zero")
-    from shards.index import load_blocks
+    from shards.dataset.index import load_blocks
 
     index = load(str(tmp_path))
     with pytest.raises(ShardsError, match=r"blocks\.npy"):

@@ -1,0 +1,1 @@
+"""Checkpoints: whole or absent, at any URL, written in the background."""

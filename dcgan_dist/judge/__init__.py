@@ -1,0 +1,1 @@
+"""Who says what a picture shows: a small network taught on the dataset's own labels."""

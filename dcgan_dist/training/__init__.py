@@ -1,0 +1,1 @@
+"""The training loop, and what rank 0 does beside it."""

@@ -1,0 +1,1 @@
+"""A finished dataset: its index, its reader, and what is done with it as a whole. Above `pictures`."""

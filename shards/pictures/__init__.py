@@ -1,0 +1,1 @@
+"""Picture bytes to square uint8 RGB and back. Above `tars`."""

@@ -1,0 +1,1 @@
+"""Pictures that are drawn: each a pure function of its seed and position."""

@@ -1,0 +1,1 @@
+"""Somebody's own pictures: a folder, tars, faces found in photographs."""

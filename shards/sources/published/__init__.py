@@ -1,0 +1,1 @@
+"""Datasets as they were published, each read from its own files."""

@@ -1,0 +1,1 @@
+"""Any URL: ranged reads, writes that are whole or absent, retries, limits of time."""

@@ -1,0 +1,217 @@
+"""The bytes of a shard: USTAR records that are the same on every machine, and their parsing in memory.
+
+A record is one sample: its image member, then its `.json` member. `.npy` images of one size make every
+record equally long, so that a block of samples is one strided array. Kept out: files, URLs, pixels.
+"""
+
+import json
+import re
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from shards.errors import ShardsError
+from shards.tars.annotations import label_of, parse_meta
+from shards.tars.headers import TAR_BLOCK as TAR_BLOCK
+from shards.tars.headers import Buffer as Buffer
+from shards.tars.headers import in_samples, walk
+from shards.tars.headers import padding as padding
+
+TAR_END_MULTIPLE = 10240  # what `tar` itself pads to, so that it reads ours without a word
+NPY_HEADER_BYTES = 128
+PIXELS_OFFSET = TAR_BLOCK + NPY_HEADER_BYTES
+"""Where the pixels of an `.npy` record begin."""
+
+ENCODINGS = ("npy", "png", "jpg", "webp")
+IMAGE_EXTENSIONS = {"npy": "npy", "png": "png", "jpg": "jpg", "jpeg": "jpg", "webp": "webp"}
+"""Member extension -> encoding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One sample: `members` by extension, and the bytes `[start, stop)` of the data it was parsed from."""
+
+    key: str
+    members: dict[str, Buffer]
+    start: int = 0
+    stop: int = 0
+
+    def image(self) -> tuple[str, Buffer] | None:
+        """The encoding and bytes of the picture: the first image member.
+
+        One whose extension is only an image's (`jpg`) goes before one that ends so (`seg.png`).
+        """
+        extension = picture_extension(self.members)
+        return (_encoding(extension), self.members[extension]) if extension else None
+
+    def meta(self) -> dict[str, Any]:
+        """The `.json` member ("name", "label" and the source's own), empty without one.
+
+        Its "label" is the whole number in the `.cls` member where the json has none.
+        """
+        found = parse_meta(bytes(self.members.get("json", b"")), self.key)
+        label = label_of(found, bytes(self.members.get("cls", b"")))
+        return found if label is None else found | {"label": label}
+
+
+def picture_extensions(
+    extensions: Iterable[str], known: Container[str] = IMAGE_EXTENSIONS
+) -> tuple[str, ...]:
+    """Which of a sample's members are pictures, the one that counts first.
+
+    That is the first whose extension is `known`, or else the first that only ends so (`seg.png`).
+    """
+    found = [extension for extension in extensions if extension.rpartition(".")[2] in known]
+    return tuple(sorted(found, key=lambda extension: extension not in known))
+
+
+def picture_extension(extensions: Iterable[str]) -> str | None:
+    """Which of a sample's members is its picture; None where none is."""
+    return next(iter(picture_extensions(extensions)), None)
+
+
+def _encoding(extension: str) -> str:
+    """The encoding of members with this extension, empty where it is not an image's."""
+    return IMAGE_EXTENSIONS.get(extension.rpartition(".")[2], "")
+
+
+def tar_header(name: str, length: int) -> bytes:
+    """A USTAR header for a plain file of `length` bytes: mode 0644, no owner, no time."""
+    encoded = name.encode()
+    if len(encoded) > 100 or length >= 8**11:
+        raise ShardsError(
+            f"{name!r} of {length} bytes does not fit a USTAR header (100 bytes of name, 8 GiB)"
+        )
+    before = b"%s0000644\0%s%011o\0%s" % (
+        encoded.ljust(100, b"\0"),
+        b"0000000\0" * 2,
+        length,
+        b"0" * 11 + b"\0",
+    )
+    after = b"0%s%s%s" % (bytes(100), b"ustar\00000", bytes(64 + 2 * 8 + 155 + 12))
+    total = sum(before) + 8 * 0x20 + sum(after)
+    return before + b"%06o\0 " % total + after
+
+
+@lru_cache(maxsize=8)
+def npy_header(size: int) -> bytes:
+    """The 128 bytes before the pixels of a uint8 (size, size, 3) array in NumPy format 1.0."""
+    return array_header("'|u1'", f"({size}, {size}, 3)", NPY_HEADER_BYTES)
+
+
+def array_header(descr: str, shape: str, length: int) -> bytes:
+    """The `length` bytes that open an array in NumPy format 1.0, C order."""
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    assert len(text) < length - 10
+    return b"\x93NUMPY\x01\x00" + (length - 10).to_bytes(2, "little") + text.ljust(length - 11) + b"\n"
+
+
+def compact_json(value: object) -> bytes:
+    """JSON in UTF-8 with sorted keys and no blanks: equal values give equal bytes."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def meta_json(meta: Mapping[str, Any], *, pad_bytes: int = 0) -> bytes:
+    """The `.json` member, filled up with blanks to `pad_bytes`."""
+    try:
+        text = compact_json(meta)
+    except UnicodeEncodeError:  # half a character, which JSON can only say by its number
+        text = json.dumps(meta, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return text.ljust(pad_bytes)
+
+
+def pack_record(key: str, members: Iterable[tuple[str, bytes]]) -> bytes:
+    """The members `(extension, data)` of one sample, in order, as tar bytes."""
+    if not key or set(key) & set("./\\\0"):
+        raise ShardsError(f"key {key!r} is empty or has one of . / \\ in it; number the samples instead")
+    parts = []
+    for extension, data in members:
+        parts += [tar_header(f"{key}.{extension}", len(data)), data, bytes(padding(len(data)))]
+    return b"".join(parts)
+
+
+def tar_end(length: int) -> bytes:
+    """The zero bytes that close a tar whose records take `length` bytes."""
+    return bytes(2 * TAR_BLOCK + -(length + 2 * TAR_BLOCK) % TAR_END_MULTIPLE)
+
+
+def parse_records(data: Buffer, *, where: str = "tar") -> list[Record]:
+    """The samples of a whole tar or of any run of whole records; members are views into `data`.
+
+    Raises ShardsError as `shards.tars.headers.walk` and `in_samples` do.
+    """
+    view = memoryview(data)
+    records: list[Record] = []
+    members = walk(lambda first, last: view[first:last], len(view), where=where)
+    for number, member in in_samples(members, where=where):
+        if number == len(records):
+            records.append(Record(member.key, {}, records[-1].stop if records else 0, member.stop))
+        if member.key:
+            records[-1].members[member.extension] = view[member.body : member.body + member.length]
+        if records:  # the bytes of a file of no sample go with the sample before
+            records[-1] = replace(records[-1], stop=member.stop)
+    return records
+
+
+def image_members(data: Buffer, *, where: str = "tar") -> list[Buffer]:
+    """The picture of every sample in bytes that match their checksum, empty where a sample has none.
+
+    Those of `parse_records` and `Record.image`, faster. Raises ShardsError as they do.
+    """
+    plain = _plain_images(memoryview(data))
+    if plain is not None:
+        return plain
+    found = (record.image() for record in parse_records(data, where=where))
+    return [image[1] if image else b"" for image in found]
+
+
+def _plain_images(view: memoryview) -> list[Buffer] | None:
+    """The same of files with short names, whose headers were all checked when their checksum was made.
+
+    None where there is anything else among them: that is left to the full parse.
+    """
+    found: list[Buffer] = []
+    at, total, sample, best = 0, len(view), b"", 0
+    while at < total:
+        header, body = bytes(view[at : at + 346]), at + TAR_BLOCK
+        kind, digits = header[156:157], header[124:135]
+        if not digits or digits.strip(b"01234567"):
+            return None
+        stop = body + int(digits, 8)
+        at = stop + -stop % TAR_BLOCK
+        if kind == b"x":
+            if _RENAMED.search(view[body:stop]):
+                return None
+            continue
+        stem, _, extension = header[:100].partition(b"\0")[0].partition(b".")
+        if kind != b"0" or header[345:] != b"\0" or not _is_plain(stem, extension):
+            return None
+        # As `picture_extension`: an image's extension goes before one that only ends so.
+        rank = _IMAGE_RANKS.get(extension) or _rank(extension)
+        if stem != sample:
+            sample, best = stem, rank
+            found.append(view[body:stop] if rank else b"")
+        elif rank > best:
+            best = rank
+            found[-1] = view[body:stop]
+    return found if at == total else None
+
+
+def _is_plain(stem: bytes, extension: bytes) -> bool:
+    """Whether the first dot of a name parts its sample's key from its extension."""
+    plain = extension != b"" and b"/" not in extension and stem.rpartition(b"/")[2] != b""
+    return plain and not stem.startswith((b"__", b"./__"))  # perhaps a note, see `shards.tars.headers.META`
+
+
+def _rank(extension: bytes) -> int:
+    found = extension.lower()
+    return _IMAGE_RANKS.get(found, int(found.rpartition(b".")[2] in _IMAGE_RANKS))
+
+
+_RENAMED = re.compile(rb"path=|size=|GNU\.")
+"""In a PAX header: what says more of its file than a time."""
+
+_IMAGE_RANKS = {extension.encode(): 2 for extension in IMAGE_EXTENSIONS}
