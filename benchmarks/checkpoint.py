@@ -16,7 +16,7 @@ from dcgan_dist.config.settings import Config, Data, Model, Train
 from dcgan_dist.gan.description import parse_net
 from dcgan_dist.ranks.devices import choose_device
 from dcgan_dist.ranks.world import World
-from dcgan_dist.train import Trainer
+from dcgan_dist.training.trainer import Trainer
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from dcgan_dist.gan.description import parse_net
 from dcgan_dist.ranks.world import World
 from dcgan_dist.stream.feed import open_feed
 from dcgan_dist.stream.plan import Plan
-from dcgan_dist.train import Trainer
+from dcgan_dist.training.trainer import Trainer
 from shards.building.build import build
 from shards.dataset.copy import copy
 from shards.dataset.index import load

@@ -17,7 +17,7 @@ from dcgan_dist.config.settings import Config, Data, Model, Train
 from dcgan_dist.gan.batchnorm import BatchNorm
 from dcgan_dist.gan.description import parse_net
 from dcgan_dist.ranks.world import World
-from dcgan_dist.train import Trainer
+from dcgan_dist.training.trainer import Trainer
 
 COLLECTIVES = ("c10d::allreduce_", "c10d::allgather_", "c10d::_allgather_base_")
 

@@ -19,8 +19,8 @@ from benchmarks.record import apart, capability, interleaved, ratios, record
 from dcgan_dist.config.settings import Config, Data, Model, Train
 from dcgan_dist.gan.description import parse_net
 from dcgan_dist.ranks.world import World
-from dcgan_dist.train import Trainer
 from dcgan_dist.training.precision import choose
+from dcgan_dist.training.trainer import Trainer
 
 FILTERS_64 = "z100 k4 g 512@4 256@8 128@16 64@32 3@64 d 64@32 128@16 256@8 512@4"
 NAMES = {FILTERS_64: "64_filters"}

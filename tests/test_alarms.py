@@ -12,9 +12,10 @@ from dcgan_dist.gan.description import parse_net
 from dcgan_dist.gan.model import build
 from dcgan_dist.gan.step import update_both
 from dcgan_dist.ranks.world import World, join
-from dcgan_dist.train import Trainer, main
+from dcgan_dist.train import main
 from dcgan_dist.training import alarms
 from dcgan_dist.training.alarms import READINGS, Alarms, DivergedError
+from dcgan_dist.training.trainer import Trainer
 from tests.ranks import run_ranks
 from tests.test_promises import words
 

@@ -12,8 +12,8 @@ from dcgan_dist.gan.description import NetError, parse_net
 from dcgan_dist.gan.model import Discriminator, Generator, build, draw_noise
 from dcgan_dist.gan.step import update_both, update_d, update_g
 from dcgan_dist.ranks.world import World
-from dcgan_dist.train import Trainer
 from dcgan_dist.training.players import make_players
+from dcgan_dist.training.trainer import Trainer
 
 ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
 FLOAT32 = Train(precision="float32")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dcgan_dist.checkpoints import checkpoint, writer
-from dcgan_dist.train import Trainer, main
+from dcgan_dist.train import main
+from dcgan_dist.training.trainer import Trainer
 from shards.storage import store
 from tests import waiting
 from tests.cluster.faultproxy import FaultProxy, Rule

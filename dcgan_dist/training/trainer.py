@@ -1,0 +1,270 @@
+"""The training loop, and the trainer of one rank: one update after another, saved, resumed and watched."""
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dcgan_dist import pictures
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.checkpoints.checkpoint import CheckpointError, Manifest
+from dcgan_dist.config.settings import Config, total_steps
+from dcgan_dist.gan.model import Generator, draw_noise
+from dcgan_dist.gan.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
+from dcgan_dist.ranks.lost import is_loss
+from dcgan_dist.ranks.stopping import Signals, Stop
+from dcgan_dist.ranks.world import World
+from dcgan_dist.run_folder.owner import Owner
+from dcgan_dist.run_folder.same_run import differences
+from dcgan_dist.scores.while_training import Scorer
+from dcgan_dist.seeds import seed_for
+from dcgan_dist.stream.feed import Feed, open_feed
+from dcgan_dist.stream.plan import Plan, lanes
+from dcgan_dist.training import alarms
+from dcgan_dist.training.alarms import DivergedError
+from dcgan_dist.training.coordinator import Coordinator, Silent, coordinate, versions
+from dcgan_dist.training.meter import Meter
+from dcgan_dist.training.players import make_cast, make_players
+from dcgan_dist.training.precision import settle
+from shards import Index, ShardsError
+from shards.dataset.reader import Blocks
+from shards.storage import store
+
+log = logging.getLogger("dcgan_dist")
+
+
+def train(config: Config, here: World, index: Index, *, signals: Signals, owner: Owner | None) -> int | None:
+    """The whole run, or the rest of it; the step at which a signal stopped it before its end."""
+    config = settle(config, here)
+    trainer = Trainer(config, here, dataset=index.identity)
+    first, last = trainer.resume(owner.saved if owner else 0), total_steps(config, index)
+    _tell_if_past(first, last, here)
+    blocks = Blocks(config.data.url, index)
+    plan = Plan(blocks.kept_counts, batch_images=config.data.batch_images, seed=config.train.seed)
+    run, scorer = config.run, Scorer(config, here, blocks) if config.eval.steps else None
+    feed = open_feed(config, blocks, plan, lanes=trainer.rows, first_step=first, stop_step=last)
+    told = coordinate(config, owner, first_step=first, total_steps=last, best=trainer.best)
+    with feed, told as coordinator, here.leaving_at_error():
+        meter = Meter(feed, here, config.data.batch_images)
+        stop = Stop(signals, here.store, here.device, here.rollcall)
+        show_first(coordinator, trainer, blocks, first)
+        for step in range(first, last):
+            if not advance(trainer, feed, stop, step):
+                part(coordinator, trainer, step, saved=step == first or step % run.checkpoint_steps == 0)
+                return step
+            done = step + 1
+            meter.tick()
+            coordinator.tick()
+            stopped = done < last and stop.after(done)
+            if done % run.sample_steps == 0 or done == last:
+                coordinator.sample(done, trainer.shown)
+            if done % run.log_steps == 0 or done == last:
+                coordinator.log(done, trainer.metrics(done) | meter.read(done), meter.by_rank)
+            if scorer is not None and scorer.due(done, last):
+                coordinator.score(done, scorer.scores(done, trainer.shown), scorer.protocol)
+            if done % run.checkpoint_steps == 0 or done == last or stopped:
+                trainer.check_weights(done)
+                coordinator.save(done, *trainer.state(done))
+            if stopped:
+                return done
+    return None
+
+
+def _tell_if_past(first: int, last: int, here: World) -> None:
+    if first > last and here.rank == 0:
+        log.warning("the run is at step %d, past the %d that are asked for: nothing is trained", first, last)
+
+
+def show_first(coordinator: Coordinator | Silent, trainer: "Trainer", blocks: Blocks, first: int) -> None:
+    """Real pictures, and at the start of a run what G draws before its first step."""
+    coordinator.show_real(blocks, write=first == 0)
+    if first == 0:
+        coordinator.sample(0, trainer.shown)
+
+
+def part(coordinator: Coordinator | Silent, trainer: "Trainer", done: int, *, saved: bool) -> None:
+    """Leave the other ranks where the step after `done` was given up, with what was done `saved`."""
+    trainer.here.part()
+    if not saved:
+        trainer.check_finite(done)
+        coordinator.save(done, *trainer.state(done))
+
+
+def advance(trainer: "Trainer", feed: Feed, stop: Stop, step: int) -> bool:
+    """Do step `step`; False where the ranks are to stop and the data of one do not come, so that none can."""
+    try:
+        batch = feed.batch_unless(partial(stop.in_vain, step))
+        if batch is not None:
+            trainer.update(step, pictures.to_device(batch, trainer.here.device, trainer.dtype))
+        return batch is not None
+    except RuntimeError as error:
+        if not (is_loss(error) and stop.in_vain(step)):
+            raise
+    return False  # a rank that gave the step up has left
+
+
+class Trainer:
+    """Both players, their updates, and all the state that a checkpoint holds.
+
+    `dataset` is the identity of the one that is trained on.
+    """
+
+    def __init__(self, config: Config, here: World, *, dataset: str = "") -> None:
+        self.config, self.here, self.dataset = config, here, dataset
+        self.g, self.d = make_players(config, here)
+        self.cast: Cast = make_cast(config, here)
+        self.dtype = next(self.g.bare.parameters()).dtype
+        self.rows = lanes(here.rank, here.ranks, config.data.batch_images)
+        self.ema = self.g.bare.replica() if config.train.ema_decay is not None else None
+        self.best: dict[str, Any] = {}
+        """What the checkpoint gone on from says of the best one."""
+        self._last: Metrics = {}
+
+    @property
+    def shown(self) -> Generator:
+        """The generator that samples are drawn from."""
+        return self.ema or self.g.bare
+
+    def update(self, step: int, real: Tensor) -> None:
+        """Step `step` of the run on this rank's rows of the global batch."""
+        # Drawn for the global batch and sliced: noise does not depend on the number of ranks.
+        seed = seed_for(self.config.train.seed, "z", step)
+        z_size = self.g.bare.net.z_size
+        z = draw_noise(self.config.data.batch_images, z_size, kind=self.config.model.noise, seed=seed)
+        z = z[self.rows.start : self.rows.stop].to(self.here.device, self.dtype)
+        if self.config.train.update_rule == "both":
+            self._last |= update_both(self.g, self.d, real=real, z=z, cast=self.cast)
+        elif step % 2:
+            self._last |= update_d(self.g, self.d, real=real, z=z, cast=self.cast)
+        else:
+            self._last |= update_g(self.g, self.d, z=z, cast=self.cast)
+        if self.ema is not None and (self.config.train.update_rule == "both" or step % 2 == 0):
+            self._follow(self.ema)
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """Means over the global batch, of each network updated since the last call; all ranks must call it.
+
+        Raises DivergedError.
+        """
+        names = sorted(self._last)
+        values = self.here.mean(torch.stack([self._last[name].float() for name in names])).tolist()
+        told = dict(zip(names, values, strict=True))
+        for name, net in (("d", self.d.bare), ("g", self.g.bare)):
+            if f"loss/{name}" in told:  # gradients are those of the global batch already
+                told[f"gradient/{name}"] = float(gradient_norm(net))
+        self._last = {}
+        for name, value in told.items():
+            if name.startswith("loss/") and not math.isfinite(value):
+                raise DivergedError(f"step {step}: {name} is {value}; lower optim.lr")
+        return told
+
+    @torch.no_grad()
+    def _follow(self, ema: Generator) -> None:
+        assert self.config.train.ema_decay is not None
+        weight = 1 - self.config.train.ema_decay
+        torch._foreach_lerp_(list(ema.parameters()), list(self.g.bare.parameters()), weight)
+
+    def check_weights(self, step: int) -> None:
+        """Raises DivergedError rather than let broken networks, or other ones by rank, into a checkpoint."""
+        nets = self.check_finite(step)
+        prints = torch.stack([alarms.fingerprint(net) for net in nets.values()])
+        alarms.check_same(self.here.gather(prints), tuple(nets), step=step)
+
+    def check_finite(self, step: int) -> dict[str, nn.Module]:
+        """Both networks of this rank. Raises DivergedError."""
+        for what, value in self._numbers():
+            if not bool(torch.isfinite(value).all()):
+                raise DivergedError(
+                    f"step {step}: {what} are not finite; lower optim.lr or optim.weight_decay"
+                )
+        nets: dict[str, nn.Module] = {"g": self.g.bare, "d": self.d.bare}
+        return nets
+
+    def _numbers(self) -> Iterator[tuple[str, Tensor]]:
+        """All that training goes on from, with its name."""
+        for name, player in (("g", self.g), ("d", self.d)):
+            for key, value in player.bare.state_dict().items():
+                yield f"weights {name}.{key}", value
+            for key, weight in player.bare.named_parameters():
+                for kind, value in player.optim.state.get(weight, {}).items():
+                    yield f"Adam's {kind} of {name}.{key}", value
+        for key, value in self.ema.state_dict().items() if self.ema else ():
+            yield f"weights ema.{key}", value
+
+    def state(self, step: int) -> tuple[checkpoint.Parts, dict[str, object]]:
+        """Everything that a resumed run needs, copied to the CPU, and the facts of the manifest."""
+        if self.here.rank:
+            return {}, {}
+        facts = {
+            "images_seen": step * self.config.data.batch_images,
+            "ranks": self.here.ranks,
+            "dataset": self.dataset,
+            "config": asdict(self.config),
+            "versions": versions(),
+            "scalers": {"g": self.g.scaler.state_dict(), "d": self.d.scaler.state_dict()},
+        }
+        return checkpoint.snapshot(self.g, self.d, self.ema), facts
+
+    def resume(self, saved: int = 0) -> int:
+        """Take up the newest whole checkpoint that rank 0 finds; the step to go on with.
+
+        `saved` is a step that was saved there once. Raises CheckpointError or StoreError.
+        """
+        folder = store.join(self.config.run.dir, "checkpoints")
+        found = None
+        try:
+            found = self._newest(folder, saved) if self.here.rank == 0 else None
+        except (CheckpointError, ShardsError):
+            self.here.agree(-1)
+            raise
+        step = self.here.agree(found[0].step if found else 0)
+        if step < 0:
+            raise CheckpointError("rank 0 cannot go on")
+        if step and self.here.rank:
+            try:
+                found = checkpoint.read(folder, step)
+            except CheckpointError as error:
+                raise CheckpointError(f"{error}; run.dir must be on storage that all nodes share") from None
+        if found:
+            self._restore(*found)
+            if self.here.rank == 0:
+                print(f"going on from step {step} on {self.here.ranks} ranks", flush=True)
+        return step
+
+    def _newest(self, folder: str, saved: int) -> tuple[Manifest, checkpoint.Parts] | None:
+        found = checkpoint.read_newest(folder)
+        if found is None and saved:
+            raise CheckpointError(
+                f"run.dir={self.config.run.dir} holds no checkpoint, but a run that came to step {saved}; "
+                "put its checkpoints back, or delete that folder to start anew, or choose another run.dir"
+            )
+        return found
+
+    def _restore(self, manifest: Manifest, parts: checkpoint.Parts) -> None:
+        if manifest.facts.get("dataset", self.dataset) != self.dataset:
+            raise CheckpointError(
+                f"run.dir={self.config.run.dir} was trained on other pictures than {self.config.data.url} "
+                "now holds, or other ones were removed; put those back, or choose another run.dir"
+            )
+        checkpoint.restore(parts, self.g, self.d, self.ema)
+        best = manifest.facts.get("best")
+        self.best = best if isinstance(best, dict) else {}
+        before = manifest.facts.get("config")
+        changed = differences(before, self.config) if isinstance(before, dict) else ["configuration"]
+        if changed:
+            raise CheckpointError(
+                f"run.dir={self.config.run.dir}: {checkpoint.stem(manifest.step)} is of a run with another "
+                f"{', '.join(changed)}; go on with the settings in its manifest, or choose another run.dir"
+            )
+        for name, player in (("g", self.g), ("d", self.d)):
+            try:
+                player.scaler.load_state_dict(manifest.facts["scalers"][name])
+            except (KeyError, TypeError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"{checkpoint.stem(manifest.step)}: no scaler of {name} ({error})"
+                ) from None
