@@ -20,9 +20,9 @@ import numpy as np
 from benchmarks.record import apart, record
 from shards.building.build import build
 from shards.dataset import index as indexes
+from shards.dataset.splitmix import mix
 from shards.dedup.grouping import group, survivors
 from shards.dedup.run import Settings, dedup
-from shards.dedup.thumbnails import mix
 from shards.machine import peak_memory_bytes
 from tests.shards.planted import KINDS, SIZE, Planted
 

@@ -5,22 +5,20 @@ g = dcgan_dist.load("runs/demo")
 pictures = g.sample(16, seed=0)  # (16, 3, S, S) in [-1, 1]
 """
 
-import os
 from typing import TYPE_CHECKING, Any
 
+from dcgan_dist import launched as _launched  # noqa: F401
+
 if TYPE_CHECKING:
-    from dcgan_dist.sample import Sampler, load
+    from dcgan_dist.run_folder.networks import Sampler, load
 
 __all__ = ["Sampler", "load"]
-
-BORN = os.getpid(), os.getppid()
-"""This process and its parent, before torch takes its time to be imported; see `world.follow_launcher`."""
 
 
 def __getattr__(name: str) -> Any:
     # Importing `dcgan_dist.config` on a login node must not import torch.
     if name in __all__:
-        from dcgan_dist import sample
+        from dcgan_dist.run_folder import networks
 
-        return getattr(sample, name)
+        return getattr(networks, name)
     raise AttributeError(f"module 'dcgan_dist' has no attribute {name!r}")

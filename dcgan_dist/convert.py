@@ -20,7 +20,7 @@ from dcgan_dist.checkpoints.checkpoint import CheckpointError
 from dcgan_dist.config.settings import Config, Data, Model, Optim, Run, dump
 from dcgan_dist.gan.description import PRESETS, NetError, parse_net
 from dcgan_dist.gan.model import Discriminator, Generator
-from dcgan_dist.training.coordinator import versions
+from dcgan_dist.run_folder.versions import versions
 from shards import ShardsError
 from shards.command import command
 from shards.errors import NPY_ERRORS

@@ -21,7 +21,7 @@ from dcgan_dist.ranks import world
 from dcgan_dist.ranks.lost import LostRanksError
 from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder import untrusted
-from dcgan_dist.sample import load
+from dcgan_dist.run_folder.networks import load
 from dcgan_dist.scores.inception import Inception
 from dcgan_dist.scores.precision_recall import COPIES_BELOW
 from dcgan_dist.scores.suite import draw, protocol, read_reals, score

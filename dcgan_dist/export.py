@@ -29,8 +29,8 @@ from dcgan_dist.gan.description import describe
 from dcgan_dist.gan.model import Generator
 from dcgan_dist.report.read_runs import Gathered, gather
 from dcgan_dist.run_folder.finding import ExploreError
-from dcgan_dist.sample import Sampler, load, received_config
-from dcgan_dist.training.coordinator import versions
+from dcgan_dist.run_folder.networks import Sampler, load, received_config
+from dcgan_dist.run_folder.versions import versions
 from shards import ShardsError
 from shards.command import command
 from shards.dataset.index import load as load_index

@@ -27,6 +27,7 @@ from shards.dataset.bench import bench
 from shards.dataset.copy import THREADS, copy
 from shards.dataset.describe import describe, read_sample
 from shards.dataset.overwrite import check_apart
+from shards.dataset.passed_over import Passed
 from shards.dataset.verify import verify
 from shards.dedup.arguments import add_dedup
 from shards.errors import ShardsError
@@ -35,7 +36,7 @@ from shards.pictures.cv2_resize import WAYS
 from shards.printable import printable
 from shards.redact import redact
 from shards.sources.arguments import add_sources
-from shards.sources.base import Passed, Source, passed_over
+from shards.sources.base import Source, passed_over
 from shards.sources.shuffled import Shuffled
 from shards.storage import store
 from shards.storage.paths import add_place, argument

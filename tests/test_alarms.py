@@ -9,6 +9,7 @@ import torch
 
 from dcgan_dist.config.settings import Config, Model, Run, Train
 from dcgan_dist.gan.description import parse_net
+from dcgan_dist.gan.fingerprint import fingerprint
 from dcgan_dist.gan.model import build
 from dcgan_dist.gan.step import update_both
 from dcgan_dist.ranks.world import World, join
@@ -72,16 +73,16 @@ def test_a_fingerprint_sees_every_bit_and_every_place() -> None:
     def net() -> torch.nn.Module:
         return build(parse_net("tiny16"), norm_eps=1e-8, seeds=(1, 2))[0]
 
-    one = alarms.fingerprint(net())
-    assert one == alarms.fingerprint(net())
+    one = fingerprint(net())
+    assert one == fingerprint(net())
     flipped, swapped = net(), net()
     with torch.no_grad():
         weight = next(flipped.parameters()).view(-1)
         weight.view(torch.int32)[5] ^= 1
         other = next(swapped.parameters()).view(-1)
         other[:2] = other[:2].flip(0)
-    assert alarms.fingerprint(flipped) != one
-    assert alarms.fingerprint(swapped) != one
+    assert fingerprint(flipped) != one
+    assert fingerprint(swapped) != one
 
 
 def test_the_odd_rank_is_named() -> None:

@@ -15,6 +15,7 @@ from dcgan_dist.convert import fill_discriminator, fill_generator, read_arrays
 from dcgan_dist.gan.calibrate import calibrate
 from dcgan_dist.gan.description import parse_net
 from dcgan_dist.gan.model import Discriminator, Generator, build
+from dcgan_dist.run_folder import networks
 from shards.storage import store
 from tests.test_promises import words
 
@@ -175,7 +176,7 @@ def test_a_run_folder_may_be_a_url(rooms16: str) -> None:
 
 
 def test_the_normal_distribution_is_drawn_from_when_the_run_did() -> None:
-    sampler = sample.Sampler(
+    sampler = networks.Sampler(
         Generator(parse_net("tiny16"), norm_eps=1e-8), Config(model=Model(net="tiny16", noise="normal")), 0
     )
     assert sampler.noise(1000).abs().max() > 2

@@ -22,7 +22,7 @@ from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import DEVICES
 from dcgan_dist.gan.model import Discriminator
 from dcgan_dist.probe import mnist, supervised
-from dcgan_dist.probe.features import choose_layers, load_discriminator
+from dcgan_dist.probe.features import choose_layers
 from dcgan_dist.probe.labelled import Pictures, read_pictures
 from dcgan_dist.probe.methods import Subject, check_names, make_subject
 from dcgan_dist.probe.protocol import AUTHORS_GRID, WIDE_GRID, Score, all_labels, few_labels
@@ -30,6 +30,7 @@ from dcgan_dist.ranks import world
 from dcgan_dist.ranks.lost import LostRanksError
 from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder import untrusted
+from dcgan_dist.run_folder.networks import load_discriminator
 from shards import ShardsError
 from shards.command import command
 from shards.redact import redacted

@@ -14,13 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from dcgan_dist import pictures
-from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.config.reading import ConfigError
-from dcgan_dist.config.settings import Config
 from dcgan_dist.gan.calibrate import calibrate
-from dcgan_dist.gan.description import Net, parse_net
+from dcgan_dist.gan.description import Net
 from dcgan_dist.gan.model import Discriminator, initialise
-from dcgan_dist.sample import read_run
 from dcgan_dist.seeds import seed_for
 
 U8 = NDArray[np.uint8]
@@ -30,16 +27,6 @@ POOLED_SIDE = 4
 BATCH_IMAGES = 128
 """Of the authors' statistics, and of reading."""
 IN_MEMORY_BYTES = 2**31
-
-
-def load_discriminator(run: str, *, step: int | None = None) -> tuple[Discriminator, Config, int]:
-    """D of a run folder or URL on the CPU, settings and step. Raises CheckpointError, ConfigError."""
-    config, manifest, parts = read_run(run, step=step, only=("d",))
-    model = config.model
-    with torch.device("meta"):
-        d = Discriminator(parse_net(model.net), norm_eps=model.norm_eps, variant=model.variant)
-    checkpoint.load_weights(d, parts.get("d", {}), name="d")
-    return d, config, manifest.step
 
 
 def randomised(d: Discriminator, *, seed: int) -> Discriminator:

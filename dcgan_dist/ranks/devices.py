@@ -11,10 +11,10 @@ import torch
 
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.gan.description import parse_net
+from dcgan_dist.gan.fingerprint import fingerprint
 from dcgan_dist.gan.model import Discriminator, Generator, build
 from dcgan_dist.gan.step import Player, update_both
 from dcgan_dist.ranks.lost import first_line
-from dcgan_dist.training import alarms
 
 
 def choose_device(wanted: str, *, local_rank: int = 0, ranks: int = 1) -> torch.device:
@@ -49,7 +49,7 @@ def lacks(device: torch.device) -> str | None:
         g, d = build(parse_net("tiny16"), norm_eps=1e-8, seeds=(0, 1))
         real, z = torch.zeros(2, 3, 16, 16, device=device), torch.zeros(2, g.net.z_size, device=device)
         update_both(_player(g, device), _player(d, device), real=real, z=z, cast=nullcontext)
-        alarms.fingerprint(g).item()
+        fingerprint(g).item()
     except (RuntimeError, TypeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
         return first_line(error)
     return None

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from dcgan_dist import BORN
 from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.launched import BORN
 from dcgan_dist.ranks.devices import choose_device
 from dcgan_dist.ranks.lost import Rollcall
 from dcgan_dist.ranks.rendezvous import Place, meet

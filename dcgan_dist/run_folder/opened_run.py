@@ -16,10 +16,9 @@ from dcgan_dist import pictures
 from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.checkpoints.checkpoint import CheckpointError
 from dcgan_dist.gan import calibrate
-from dcgan_dist.gan.description import parse_net
 from dcgan_dist.gan.model import Discriminator, initialise
 from dcgan_dist.run_folder import untrusted
-from dcgan_dist.sample import Sampler, load, read_run
+from dcgan_dist.run_folder.networks import Sampler, load, load_discriminator
 from dcgan_dist.seeds import seed_for
 from shards import Index, ShardsError
 from shards.dataset.index import load as load_index
@@ -79,13 +78,8 @@ class Subject:
 
     def discriminator(self, *, random_seed: int | None = None) -> Discriminator:
         """D frozen on real pictures, as trained or freshly initialised. Raises CheckpointError."""
-        config = self.sampler.config
-        net, model = parse_net(config.model.net), config.model
-        d = Discriminator(net, norm_eps=model.norm_eps, variant=model.variant)
-        if random_seed is None:
-            _, _, parts = read_run(self.run, step=self.step, only=("d",))
-            checkpoint.load_weights(d, parts.get("d", {}), name="d")
-        else:
+        d, _, _ = load_discriminator(self.run, step=self.step)
+        if random_seed is not None:
             initialise(d, seed_for(random_seed, "random D"))
         real = to_tensor(self.real(calibrate.BATCHES * calibrate.BATCH_IMAGES))
         calibrate.calibrate(d, torch.split(real, calibrate.BATCH_IMAGES))

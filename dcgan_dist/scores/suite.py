@@ -17,7 +17,7 @@ from torch import Tensor
 from dcgan_dist import pictures
 from dcgan_dist.gan import calibrate
 from dcgan_dist.ranks.world import World
-from dcgan_dist.sample import Sampler
+from dcgan_dist.run_folder.networks import Sampler
 from dcgan_dist.scores.inception import Inception, frechet_and_kernel
 from dcgan_dist.scores.ndb import make_bins, ndb
 from dcgan_dist.scores.precision_recall import copying, manifold_scores

@@ -5,7 +5,7 @@ from typing import Any
 from dcgan_dist.config.settings import Config
 from dcgan_dist.gan.model import Generator
 from dcgan_dist.ranks.world import World
-from dcgan_dist.sample import Sampler
+from dcgan_dist.run_folder.networks import Sampler
 from dcgan_dist.scores.inception import Inception
 from dcgan_dist.scores.suite import draw, protocol, read_reals, score
 from shards.dataset.reader import Blocks

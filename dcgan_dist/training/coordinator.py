@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -307,7 +306,3 @@ def fixed_noise(config: Config) -> Tensor:
         kind=config.model.noise,
         seed=seed_for(config.train.seed, "samples"),
     )
-
-
-def versions() -> dict[str, str]:
-    return {name: version(name) for name in ("dcgan_dist", "torch", "numpy")}

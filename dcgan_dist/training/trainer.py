@@ -14,6 +14,7 @@ from dcgan_dist import pictures
 from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.checkpoints.checkpoint import CheckpointError, Manifest
 from dcgan_dist.config.settings import Config, total_steps
+from dcgan_dist.gan.fingerprint import fingerprint
 from dcgan_dist.gan.model import Generator, draw_noise
 from dcgan_dist.gan.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
 from dcgan_dist.ranks.lost import is_loss
@@ -21,13 +22,14 @@ from dcgan_dist.ranks.stopping import Signals, Stop
 from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder.owner import Owner
 from dcgan_dist.run_folder.same_run import differences
+from dcgan_dist.run_folder.versions import versions
 from dcgan_dist.scores.while_training import Scorer
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.stream.feed import Feed, open_feed
 from dcgan_dist.stream.plan import Plan, lanes
 from dcgan_dist.training import alarms
 from dcgan_dist.training.alarms import DivergedError
-from dcgan_dist.training.coordinator import Coordinator, Silent, coordinate, versions
+from dcgan_dist.training.coordinator import Coordinator, Silent, coordinate
 from dcgan_dist.training.meter import Meter
 from dcgan_dist.training.players import make_cast, make_players
 from dcgan_dist.training.precision import settle
@@ -172,7 +174,7 @@ class Trainer:
     def check_weights(self, step: int) -> None:
         """Raises DivergedError rather than let broken networks, or other ones by rank, into a checkpoint."""
         nets = self.check_finite(step)
-        prints = torch.stack([alarms.fingerprint(net) for net in nets.values()])
+        prints = torch.stack([fingerprint(net) for net in nets.values()])
         alarms.check_same(self.here.gather(prints), tuple(nets), step=step)
 
     def check_finite(self, step: int) -> dict[str, nn.Module]:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from shards.building.cut import Failure
 from shards.building.failures import reasons
+from shards.dataset.passed_over import Passed
 from shards.printable import printable
-from shards.sources.base import Passed
 
 SHOWN_FAILURES = 20
 

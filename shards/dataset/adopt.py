@@ -14,9 +14,9 @@ from shards.dataset import index as indexes
 from shards.dataset.blocks import default_block_samples, is_table
 from shards.dataset.index import Index, Shard
 from shards.dataset.overwrite import BEGUN_NAME, not_ours
+from shards.dataset.passed_over import Passed
 from shards.dataset.scan import Looks, Scanned, check_shapes, find_tars, scan
 from shards.errors import ShardsError, StoreError
-from shards.sources.base import Passed
 from shards.storage import store
 from shards.storage.in_order import in_order
 from shards.tars import dali as dali_index

@@ -10,9 +10,9 @@ import numpy as np
 
 from shards.dataset.blocks import BLOCK_DTYPE, BlockTable, default_block_samples
 from shards.dataset.index import IMAGE_SIZES, Shard
+from shards.dataset.passed_over import NO_SAMPLE, PACKED, SECOND_PICTURE, Passed
 from shards.errors import ImageError, ShardsError
 from shards.pictures.codec import check_stored, declared_size
-from shards.sources.base import NO_SAMPLE, PACKED, SECOND_PICTURE, Passed
 from shards.storage import store
 from shards.storage.pieces import Pieces
 from shards.tars import dali

@@ -9,7 +9,7 @@ from shards.__main__ import check_build, main
 from shards.building.build import build
 from shards.dataset.index import load
 from shards.errors import ShardsError
-from shards.sources.base import downloads
+from shards.sources import downloads
 from shards.sources.published.celeba import CelebA
 from shards.sources.published.imagenet import ImageNet
 from shards.sources.shuffled import Shuffled

@@ -15,8 +15,8 @@ from shards import ShardsError
 from shards.building.build import build, plan_cut
 from shards.building.cut import cut_shard
 from shards.dataset.adopt import reindex
+from shards.dataset.passed_over import NO_SAMPLE, SECOND_PICTURE, Passed
 from shards.printable import storable
-from shards.sources.base import NO_SAMPLE, SECOND_PICTURE, Passed
 from shards.sources.drawn.rooms import Rooms
 from shards.sources.own.webdataset import PICTURES, Webdataset
 from tests.shards.foreign import pack, picture

@@ -14,7 +14,7 @@ from shards.__main__ import main
 from shards.dataset.describe import read_sample
 from shards.dataset.index import load
 from shards.errors import ShardsError
-from shards.sources.base import downloads
+from shards.sources import downloads
 from shards.sources.published import cifar10, mnist
 from shards.sources.published.cifar10 import open_cifar10
 from shards.sources.published.mnist import open_mnist

@@ -12,10 +12,11 @@ from stat import S_ISREG
 from typing import Any, NoReturn
 
 from shards.dataset.overwrite import holds_dataset
+from shards.dataset.passed_over import Passed
 from shards.errors import ImageError, ShardsError
 from shards.pictures.formats import MARK_BYTES, format_of
 from shards.printable import storable
-from shards.sources.base import Item, Passed
+from shards.sources.base import Item
 from shards.tars.records import compact_json, meta_json
 
 EXTENSIONS = {

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from shards.dataset.passed_over import NO_SAMPLE, ODD_NUMBER, SECOND_PICTURE, Passed
 from shards.dataset.scan import MAX_MEMBER_BYTES, PACKED_NAMES, find_tars
 from shards.errors import NPY_ERRORS, ImageError, ShardsError
 from shards.pictures.codec import MAX_PIXELS
-from shards.sources.base import NO_SAMPLE, ODD_NUMBER, SECOND_PICTURE, Item, Passed
+from shards.sources.base import Item
 from shards.sources.own.folder import EXTENSIONS, MAX_FILE_BYTES
 from shards.storage import store
 from shards.tars.annotations import label_of, parse_meta
