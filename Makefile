@@ -52,8 +52,8 @@ test-slow: $(DEV)  ## the tests that take minutes or need a browser
 	$(PYTHON) -m pytest -m "slow and not gpu"
 
 test-avx2: $(DEV)  ## the promises, the recipe and the demo once more, as on a CPU with AVX2 only
-	$(AVX2) $(PYTHON) -m pytest -m "not long and not gpu" tests/test_promises.py tests/test_recipe.py \
-		tests/test_convolution.py tests/test_precision.py tests/test_demo.py
+	$(AVX2) $(PYTHON) -m pytest -m "not long and not gpu" tests/test_promises.py tests/training/test_recipe.py \
+		tests/gan/test_convolution.py tests/training/test_precision.py tests/test_demo.py
 
 test-long: $(DEV)  ## proofs that take many minutes each: 50 kills while writing, 100,000 hostile inputs
 	$(PYTHON) -m pytest -m "long and not gpu"

@@ -24,7 +24,7 @@ from shards.dataset.splitmix import mix
 from shards.dedup.grouping import group, survivors
 from shards.dedup.run import Settings, dedup
 from shards.machine import peak_memory_bytes
-from tests.shards.planted import KINDS, SIZE, Planted
+from tests.shards.dedup.planted import KINDS, SIZE, Planted
 
 COPIED = 0.0907
 """The share that the paper removed from LSUN."""

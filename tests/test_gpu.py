@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dcgan_dist.train import main
-from tests.ranks import run_ranks
+from tests.gan.test_batchnorm import whole
+from tests.processes import run_ranks
 from tests.test_promises import losses, words
-from tests.test_syncbn import whole
 
 pytestmark = [
     pytest.mark.gpu,

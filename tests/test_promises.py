@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.train import main
-from tests.ranks import run_ranks
+from tests.processes import run_ranks
 
 STEPS = 20
 

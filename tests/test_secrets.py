@@ -16,7 +16,7 @@ from dcgan_dist.explore.__main__ import main as explore
 from dcgan_dist.probe.__main__ import main as probe
 from dcgan_dist.report.__main__ import main as report
 from shards.__main__ import main as shards
-from tests.test_http import site  # noqa: F401
+from tests.shards.storage.test_http import site  # noqa: F401
 from tests.test_promises import words
 
 ROOT = Path(__file__).parent.parent

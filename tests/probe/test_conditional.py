@@ -15,7 +15,7 @@ from dcgan_dist.probe.mnist import Digits as Set
 from dcgan_dist.ranks.world import World
 from shards.building.build import build
 from shards.sources.published.digits import Digits
-from tests.ranks import run_ranks
+from tests.processes import run_ranks
 
 ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
 

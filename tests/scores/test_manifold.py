@@ -8,7 +8,7 @@ from torch import Tensor
 from dcgan_dist.ranks.world import ALONE, join
 from dcgan_dist.scores.ndb import make_bins, ndb
 from dcgan_dist.scores.precision_recall import COPIES_BELOW, copying, manifold_scores
-from tests.ranks import run_ranks
+from tests.processes import run_ranks
 
 
 def normal(rows: int, columns: int, seed: int) -> Tensor:

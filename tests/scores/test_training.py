@@ -8,7 +8,7 @@ import torch
 
 from dcgan_dist import evaluate, train
 from dcgan_dist.checkpoints import checkpoint
-from tests.ranks import run_ranks
+from tests.processes import run_ranks
 from tests.test_promises import words
 
 

@@ -32,7 +32,7 @@ from shards.pictures import codec
 from shards.sources.drawn.rooms import Rooms
 from shards.storage import store
 from shards.tars.records import npy_header, pack_record, parse_records, tar_end
-from tests.shards.foreign import pack, picture, write
+from tests.shards.dataset.foreign import pack, picture, write
 
 SETTINGS = {"size": 16, "shard_images": 6, "block_samples": 4, "workers": 1}
 

@@ -28,7 +28,7 @@ from shards.sources.drawn.rooms import Rooms
 from shards.sources.own.webfaces import Webfaces
 from shards.sources.shuffled import Shuffled
 from shards.storage import store
-from tests.shards.test_dedup import contents, kill_until_done
+from tests.shards.dedup.test_dedup import contents, kill_until_done
 
 
 class Counting(Rooms):
