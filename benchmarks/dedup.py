@@ -22,7 +22,8 @@ from shards.building.build import build
 from shards.dataset import index as indexes
 from shards.dataset.splitmix import mix
 from shards.dedup.grouping import group, survivors
-from shards.dedup.run import Settings, dedup
+from shards.dedup.run import dedup
+from shards.dedup.settings import Settings
 from shards.machine import peak_memory_bytes
 from tests.shards.dedup.planted import KINDS, SIZE, Planted
 

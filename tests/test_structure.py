@@ -25,6 +25,62 @@ def test_the_training_loop_is_under_60_lines() -> None:
     assert train.end_lineno - train.lineno < 60
 
 
+def imports() -> dict[str, set[str]]:
+    """Each module, and the modules of ours that it imports anywhere in it."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in MODULES
+    }
+    arrows: dict[str, set[str]] = {}
+    for name, path in files.items():
+        arrows[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                arrows[name] |= {alias.name for alias in node.names} & files.keys()
+            if isinstance(node, ast.ImportFrom) and node.module:
+                whole = {f"{node.module}.{alias.name}" for alias in node.names}
+                arrows[name] |= (whole | {node.module}) & files.keys() if whole - files.keys() else whole
+    return arrows
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    arrows, finished = imports(), set[str]()
+    assert sum(map(len, arrows.values())) > 500
+
+    def follow(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in finished:
+            for other in sorted(arrows[name]):
+                follow(other, (*way, name))
+            finished.add(name)
+
+    for name in sorted(arrows):
+        follow(name, ())
+
+
+TOP = {
+    "dcgan_dist": {"convert", "evaluate", "export", "sample", "train", "launched", "pictures", "seeds"},
+    "shards": {"__main__", "command", "errors", "extras", "machine", "printable", "redact"},
+}
+"""Commands, and what nearly every room imports."""
+
+
+def test_all_else_lies_in_a_room() -> None:
+    for package, names in TOP.items():
+        assert {path.stem for path in (ROOT / package).glob("*.py")} == names | {"__init__"}
+
+
+def test_functions_fit_a_screen() -> None:
+    lengths = {
+        f"{path.relative_to(ROOT)}:{node.lineno}": (node.end_lineno or 0) - node.lineno + 1
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert len(lengths) > 1000
+    assert {where for where, lines in lengths.items() if lines > 60} == set()
+
+
 def users(word: str) -> set[str]:
     return {str(path.relative_to(ROOT)) for path in MODULES if word in path.read_text()}
 

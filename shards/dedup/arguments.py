@@ -13,7 +13,8 @@ from shards.dataset import index as indexes
 from shards.dedup.grouping import MAX_RADIUS
 from shards.dedup.removed import FOLDER, undo
 from shards.dedup.report import PAGE_NAME, judge
-from shards.dedup.run import HASHES, Settings, dedup
+from shards.dedup.run import dedup
+from shards.dedup.settings import HASHES, Settings
 from shards.redact import redact
 from shards.storage import store
 from shards.storage.paths import add_place

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,9 @@ from shards.dataset.reader import Blocks
 from shards.dedup.grouping import group
 from shards.dedup.hashing import BITS, as_words
 from shards.dedup.removed import FOLDER
+from shards.dedup.settings import Settings
 from shards.errors import MissingError, ShardsError
 from shards.storage import store
-
-if TYPE_CHECKING:
-    from shards.dedup.run import Settings
 
 PAGE_NAME = "page.png"
 PAGE_PAIRS = 100
@@ -31,7 +29,7 @@ CELL = 96
 MARGIN = 14
 
 
-def report(hashes: NDArray[np.uint8], groups: NDArray[np.int64], settings: "Settings") -> dict[str, Any]:
+def report(hashes: NDArray[np.uint8], groups: NDArray[np.int64], settings: Settings) -> dict[str, Any]:
     """Counts, sizes of the buckets, and how well the bits are used."""
     sizes, numbers = np.unique(np.bincount(groups), return_counts=True)
     buckets = {str(size): int(number) for size, number in zip(sizes, numbers, strict=True) if size}

@@ -18,10 +18,11 @@ from shards.dataset.index import Index
 from shards.dataset.reader import Blocks
 from shards.dataset.sampling import SAMPLE_SALT, priorities
 from shards.dedup import stage_cache
-from shards.dedup.grouping import MAX_RADIUS, group, survivors
+from shards.dedup.grouping import group, survivors
 from shards.dedup.hashing import BITS, ROW_BYTES, Encoder, as_words, colours, hash_thumbs
 from shards.dedup.removed import FOLDER, load_marks, without_marks, write_marks
 from shards.dedup.report import report, write_page
+from shards.dedup.settings import Settings
 from shards.dedup.thumbnails import THUMB_BYTES, read_sample, read_shard
 from shards.errors import ShardsError
 from shards.storage import store
@@ -31,29 +32,6 @@ if TYPE_CHECKING:
     from shards.dedup.processes import Ranks
 
 READ_THREADS = 16
-HASHES = ("autoencoder", "perceptual")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What decides the result, the dataset apart."""
-
-    hash: str = "autoencoder"
-    radius: int = 0
-    epochs: int = 15
-    train_images: int = 100_000
-
-    def __post_init__(self) -> None:
-        if self.hash not in HASHES:
-            raise ShardsError(f"hash={self.hash!r} is not known; choose one of {', '.join(HASHES)}")
-        for name, value, high in (
-            ("radius", self.radius, MAX_RADIUS),
-            ("epochs", self.epochs, 1000),
-            ("train_images", self.train_images, 10**7),
-        ):
-            low = 0 if name == "radius" else 1
-            if not low <= value <= high:
-                raise ShardsError(f"{name}={value} is outside [{low}, {high}]; give one inside")
 
 
 @dataclass(frozen=True)

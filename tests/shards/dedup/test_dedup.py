@@ -24,7 +24,8 @@ from shards.dataset.verify import verify
 from shards.dedup import grouping, removed
 from shards.dedup.hashing import BITS, as_words, fold_encoder, hash_thumbs
 from shards.dedup.report import judge, wilson
-from shards.dedup.run import Settings, dedup
+from shards.dedup.run import dedup
+from shards.dedup.settings import Settings
 from shards.dedup.thumbnails import THUMB_BYTES, shrink
 from shards.errors import ShardsError
 from shards.pictures.codec import to_square
