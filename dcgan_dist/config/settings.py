@@ -4,8 +4,6 @@ A setting comes from a YAML file or from the command line (`--optim.lr 1e-4`), w
 Nothing here needs torch: `python -m dcgan_dist.config FILE --ranks 32` checks a run on a login node.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, get_args
@@ -16,8 +14,7 @@ from dcgan_dist.config import reading
 from dcgan_dist.config.bounds import check_bounds, check_shares
 from dcgan_dist.config.reading import ConfigError, Place
 from dcgan_dist.gan.description import Activation, Head, NetError, Norm, Output, Variant, parse_net
-from shards import Index, ShardsError
-from shards.command import command
+from shards import Index
 from shards.dataset.index import check_listing
 from shards.dataset.index import load as load_index
 from shards.storage import store
@@ -258,25 +255,3 @@ def total_steps(config: Config, index: Index) -> int:
             "raise it, or say train.steps"
         )
     return steps
-
-
-@command
-def main(argv: Sequence[str]) -> int:
-    """`python -m dcgan_dist.config`: print the effective settings of a run, and whether they hold."""
-    front = argparse.ArgumentParser("python -m dcgan_dist.config", add_help=False, allow_abbrev=False)
-    front.add_argument("--ranks", type=int, default=1)
-    front.add_argument("--skip-data", action="store_true")
-    own, rest = front.parse_known_args(argv)
-    if {"-h", "--help"} & set(argv):
-        print("--ranks N: check for that many ranks; --skip-data: do not look at the dataset\n")
-    try:
-        config = read_config(rest, "python -m dcgan_dist.config")
-        check(config, ranks=own.ranks)
-        index = None if own.skip_data else check_data(config)
-        steps = f", {total_steps(config, index):,} steps on {index.kept:,} pictures" if index else ""
-    except (ConfigError, ShardsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(dump(config), end="")
-    print(f"# valid for {own.ranks} ranks of {config.data.batch_images // own.ranks} images each{steps}")
-    return 0

@@ -210,7 +210,7 @@ def test_no_credentials_are_one_line(s3_folder, monkeypatch):
 
 FORK = """
 import os, sys
-from shards import store
+from shards.storage import store
 url = sys.argv[1]
 store.write_bytes(url, b"parent")
 child = os.fork()

@@ -171,7 +171,7 @@ def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
 
 def test_a_check_needs_no_torch() -> None:
     program = (
-        "import sys; from dcgan_dist.config import main; code = main(sys.argv[1:]); "
+        "import sys; from dcgan_dist.config.__main__ import main; code = main(sys.argv[1:]); "
         "assert not {'torch', 'jsonargparse'} & set(sys.modules); raise SystemExit(code)"
     )
     command = [sys.executable, "-c", program, str(CONFIGS[0]), "--ranks", "32", "--skip-data"]

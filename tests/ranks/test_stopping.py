@@ -139,7 +139,7 @@ def test_a_run_on_one_process_stops_without_a_store(rooms16: str, tmp_path: Path
 
 def wait_for_signals(*, patient: bool) -> subprocess.Popen[str]:
     text = (
-        "import time; from dcgan_dist.stopping import Signals\n"
+        "import time; from dcgan_dist.ranks.stopping import Signals\n"
         f"with Signals() as signals:\n signals.patient = {patient}; print('ready', flush=True)\n"
         " while True: time.sleep(0.05)"
     )

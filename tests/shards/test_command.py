@@ -9,8 +9,8 @@ import pytest
 
 from shards.command import command
 
-COMMANDS = ["train", "config", "sample", "evaluate", "export", "convert", "chaos"] + [
-    f"{folder}.__main__" for folder in ("report", "explore", "probe")
+COMMANDS = ["train", "sample", "evaluate", "export", "convert", "chaos.kill"] + [
+    f"{folder}.__main__" for folder in ("config", "report", "explore", "probe")
 ]
 SECRET = "p4ss/w@rd"
 URL = f"http://bob:{SECRET}@host/set?sig=F00BA4&code=F00BA4#access_token=F00BA4"

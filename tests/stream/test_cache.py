@@ -113,8 +113,8 @@ def test_ranks_and_runs_share_it_and_killed_ones_leave_nothing_wrong(tmp_path: P
 _FILL = """
 import sys
 from dcgan_dist.stream.cache import Cache
-from shards.index import load
-from shards.reader import Blocks
+from shards.dataset.index import load
+from shards.dataset.reader import Blocks
 folder, url = sys.argv[1:]
 blocks = Blocks(url, load(url))
 cache = Cache(folder, blocks, limit_bytes=2**30)

@@ -45,7 +45,7 @@ def test_a_cpu_without_units_gets_float32_and_the_reason() -> None:
         [
             sys.executable,
             "-c",
-            "import torch, dcgan_dist.precision as p; print(p.choose(torch.device('cpu')))",
+            "import torch, dcgan_dist.training.precision as p; print(p.choose(torch.device('cpu')))",
         ],
         env=os.environ | AVX2,
         capture_output=True,

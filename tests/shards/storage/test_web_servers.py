@@ -117,7 +117,7 @@ def test_a_file_that_is_told_to_be_enormous_is_not_asked_for(site):
 
 SMALL_MEMORY = """
 import resource, sys
-from shards.index import load
+from shards.dataset.index import load
 resource.setrlimit(resource.RLIMIT_DATA, (1_000_000_000, 1_000_000_000))
 try:
     load(sys.argv[1])
