@@ -10,7 +10,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS
 
 RUN_DIR := runs/demo
 
-.PHONY: help demo about-demo report test test-slow test-avx2 test-long check bench bench-avx2 gpu-check bench-gpu clean
+.PHONY: help demo about-demo report test test-slow test-avx2 test-long check bench bench-avx2 gpu-check first-day-on-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -89,11 +89,8 @@ bench-avx2: $(DEV)  ## the benchmarks that depend on the instruction set, as on 
 gpu-check: $(DEV)  ## the tests that need a CUDA device
 	$(PYTHON) -m pytest -m gpu
 
-bench-gpu: $(DEV)  ## measure on one GPU and append to benchmarks/*.jsonl
-	$(PYTHON) -m benchmarks.step --device cuda --batch-images 128 512 2048
-	$(PYTHON) -m benchmarks.step --device cuda --batch-images 128 512 2048 --net dcgan64
-	$(PYTHON) -m benchmarks.memory --device cuda --images 128 512 2048
-	$(PYTHON) -m benchmarks.tables
+first-day-on-gpu: $(DEV)  ## on a machine with a card: check it, measure it, train an epoch; at most 25 minutes
+	$(PYTHON) -m benchmarks.first_day
 
 clean:  ## remove the environment, drawn data, runs and caches
 	rm -rf $(VENV) data runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

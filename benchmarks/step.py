@@ -2,14 +2,16 @@
 loop with each of our switches alone, and the machine's rate of matrix products.
 
 The networks are the same (64 filters, 4x4 kernels, 64x64 pictures), both update D and G on every minibatch.
-Every contender has a process of its own, and they take turns. A step's operations are counted, not estimated.
+Every contender has a process of its own. On a CPU they take turns; a card holds one of them at a time.
+A step's operations are counted, not estimated.
 Ours is compared in the precision that `train.precision: auto` chooses on the machine, and its rate with that
 of matrix products in the same precision. bfloat16 is left out where a CPU emulates it.
 """
 
 import argparse
-from collections.abc import Callable
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -37,11 +39,13 @@ SWITCHES = {
 """The plain loop, and with each switch alone."""
 
 
-def make_ours(net: str, device: torch.device, images: int, precision: str, steps: int) -> Callable[[], int]:
+def make_ours(
+    net: str, device: torch.device, images: int, precision: str, steps: int, compiled: bool = False
+) -> Callable[[], int]:
     config = Config(
         data=Data(batch_images=images),
         model=Model(net=net),
-        train=Train(update_rule="both", precision=precision),  # type: ignore[arg-type]
+        train=Train(update_rule="both", precision=precision, compile=compiled),  # type: ignore[arg-type]
     )
     trainer = Trainer(config, World(rank=0, ranks=1, device=device, group=None))
     size = parse_net(net).image_size
@@ -91,12 +95,12 @@ def _product(device: torch.device, precision: torch.dtype, repeats: int) -> Call
     return run
 
 
-def operations(net: str, images: int) -> int:
-    """Floating-point operations that one step needs, multiplications and additions of matrices only."""
+def operations(net: str, images: int = 8) -> float:
+    """Floating-point operations for each image of a step, multiplications and additions of matrices only."""
     step = make_ours(net, torch.device("cpu"), images, "float32", 1)
     with FlopCounterMode(display=False) as counted:
         step()
-    return counted.get_total_flops()
+    return counted.get_total_flops() / images
 
 
 def _wait(device: torch.device) -> None:
@@ -109,33 +113,68 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch-images", type=int, nargs="+", default=[USUAL_IMAGES])
     parser.add_argument("--net", default=FILTERS_64)
-    parser.add_argument("--steps", type=int, help="steps a turn (default: 1 on a CPU, 50 on a GPU)")
+    parser.add_argument(
+        "--steps", type=int, help="steps a turn (default: 1 on a CPU; about 6,400 images' on a GPU)"
+    )
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--contenders", nargs="+", help="only these, as ours_bfloat16 (default: all)")
     args = parser.parse_args()
     device = torch.device(args.device)
-    steps = args.steps or (50 if device.type == "cuda" else 1)
     for images in args.batch_images:
-        measure(args.net, device, images, steps=steps, repeats=args.repeats)
+        steps = args.steps or (max(5, 6400 // images) if device.type == "cuda" else 1)
+        measure(args.net, device, images, steps=steps, repeats=args.repeats, only=args.contenders)
 
 
-def measure(net: str, device: torch.device, images: int, *, steps: int, repeats: int) -> None:
-    """All contenders on one net and batch, and their lines."""
-    precision = choose(device)[0]
+Made = AbstractContextManager[Callable[[], int]]
+
+
+def contenders(net: str, device: torch.device, images: int, steps: int) -> dict[str, Made]:
+    """Each in a process of its own that begins where its block does."""
     units = device.type == "cuda" or "bf16" in capability()
-    kinds = ["float32", *["bfloat16"] * units]
-    switches = {name: switch for name, switch in SWITCHES.items() if units or name != "bfloat16"}
     common = (net, device, images)
+    found: dict[str, Made] = {}
+    for precision in ("float32", "bfloat16")[: 1 + units]:
+        found[f"ours_{precision}"] = apart(make_ours, *common, precision, steps)
+        if device.type == "cuda":
+            found[f"ours_{precision}_compiled"] = apart(make_ours, *common, precision, steps, True)
+    for name, switch in SWITCHES.items():
+        if units or name != "bfloat16":
+            found[f"plain_{name}"] = apart(make_plain, *common, switch, steps)
+    product = getattr(torch, choose(device)[0])
+    return found | {"matrix_products": apart(_product, device, product, 10 * steps)}
+
+
+def rates_of(found: dict[str, Made], device: torch.device, *, repeats: int) -> dict[str, list[float]]:
+    """Images (operations) per second of every contender in every round."""
+    if device.type == "cuda":
+        rates: dict[str, list[float]] = {}
+        for name, made in found.items():
+            with made as run:
+                try:
+                    rates |= interleaved({name: run}, repeats=repeats)
+                except EOFError:  # its own process has told why
+                    print(f"{name} failed and has no line", file=sys.stderr, flush=True)
+        return rates
     with ExitStack() as stack:
-        contenders = {
-            f"ours_{kind}": stack.enter_context(apart(make_ours, *common, kind, steps)) for kind in kinds
-        }
-        contenders |= {
-            f"plain_{name}": stack.enter_context(apart(make_plain, *common, switch, steps))
-            for name, switch in switches.items()
-        }
-        product = apart(_product, device, getattr(torch, precision), 10 * steps)
-        contenders["matrix_products"] = stack.enter_context(product)
-        rates = interleaved(contenders, repeats=repeats)
+        runs = {name: stack.enter_context(made) for name, made in found.items()}
+        return interleaved(runs, repeats=repeats)
+
+
+def measure(
+    net: str,
+    device: torch.device,
+    images: int,
+    *,
+    steps: int,
+    repeats: int,
+    only: Sequence[str] | None = None,
+) -> None:
+    """All contenders (or `only` some) on one net and batch, and their lines."""
+    precision = choose(device)[0]
+    found = contenders(net, device, images, steps)
+    if only:
+        found = {name: made for name, made in found.items() if name in {*only, "matrix_products"}}
+    rates = rates_of(found, device, repeats=repeats)
     usual = net == FILTERS_64 and images == USUAL_IMAGES
     kind = "avx2" if device.type == "cpu" and capability() == "AVX2" else device.type
     prefix = f"step/{kind}" + ("" if usual else f"/{NAMES.get(net, net)}/{images}")
@@ -144,20 +183,28 @@ def measure(net: str, device: torch.device, images: int, *, steps: int, repeats:
     record("step", f"{prefix}/matmul_flops", products, unit="FLOP/s", config=config)
     for name, values in rates.items():
         record("step", f"{prefix}/{name}", values, unit="images/s", config=config)
-    plain, ours = rates["plain_float32"], rates[f"ours_{precision}"]
-    pairs = {
-        "ratio_to_plain": ratios(ours, plain),
-        "fp32_ratio_to_plain": ratios(rates["ours_float32"], plain),
-    }
-    if units:
-        pairs["ratio_to_plain_bfloat16"] = ratios(rates["ours_bfloat16"], rates["plain_bfloat16"])
-    pairs |= {
-        f"alone/{name}": ratios(rates[f"plain_{name}"], plain) for name in switches if name != "float32"
-    }
-    per_image = operations(net, images) / images
-    pairs["share_of_matmul_rate"] = ratios([rate * per_image for rate in ours], products)
-    for name, values in pairs.items():
+    for name, values in compared(rates, precision).items():
         record("step", f"{prefix}/{name}", values, unit="ratio", config=config)
+    if ours := rates.get(f"ours_{precision}"):
+        needed = operations(net)
+        share = ratios([rate * needed for rate in ours], products)
+        record("step", f"{prefix}/share_of_matmul_rate", share, unit="ratio", config=config)
+
+
+def compared(rates: dict[str, list[float]], precision: str) -> dict[str, list[float]]:
+    """Ratios of those that were measured, round by round."""
+    pairs = {
+        "ratio_to_plain": (f"ours_{precision}", "plain_float32"),
+        "fp32_ratio_to_plain": ("ours_float32", "plain_float32"),
+        "ratio_to_plain_bfloat16": ("ours_bfloat16", "plain_bfloat16"),
+        "compiled_ratio_to_plain": (f"ours_{precision}_compiled", "plain_float32"),
+    }
+    pairs |= {f"alone/{name}": (f"plain_{name}", "plain_float32") for name in SWITCHES if name != "float32"}
+    return {
+        name: ratios(rates[ours], rates[theirs])
+        for name, (ours, theirs) in pairs.items()
+        if {ours, theirs} <= rates.keys()
+    }
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ PAGE = HERE.parent / "docs" / "performance.md"
 
 ABOUT = {
     "step": "One training step, data already on the device; `plain` is the loop of the well-known tutorial.",
+    "gpu": "What a card showed: every test that needs one, and an epoch of drawn rooms.",
     "feed": "From storage to decoded batches, warm page cache, batches of 128, beside readers used instead.\n"
     "No reader with our JPEG decoder can be faster than `decoder_alone`.",
     "reads": "Requests and bytes of an epoch of 3,033,042 pictures over the least possible: counted.",
