@@ -108,7 +108,7 @@ class Train:
     device: Device = "auto"
     """auto takes the GPU of this rank if there is one that can do all that training needs, else the CPU."""
     compile: bool = False
-    """torch.compile both networks (one GPU; gradients would be wrong on several, and it fails on CPUs)."""
+    """torch.compile both networks (GPUs; it fails on CPUs)."""
     timeout_seconds: float = 600.0
     """How long ranks wait for each other before the run is given up."""
 
@@ -196,11 +196,6 @@ def check(config: Config, *, ranks: int) -> None:
     except NetError as error:
         raise ConfigError(f"model.net: {error}") from None
     check_shares(data.batch_images, ranks)
-    if train.compile and ranks > 1:
-        raise ConfigError(
-            f"train.compile=true gives wrong gradients on {ranks} ranks, which torch.compile gets from "
-            "the batch norm that they share; leave it out, or train on one rank"
-        )
 
 
 def _check_best(config: Config) -> None:

@@ -16,6 +16,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from dcgan_dist.gan import batchnorm_cuda
+from dcgan_dist.gan.batchnorm_cuda import wide
+from dcgan_dist.gan.exchange import gather, opaque
+
 
 class BatchNorm(nn.Module):
     """Normalises dimension 1 of (n, features) or (n, channels, h, w).
@@ -47,8 +51,10 @@ class BatchNorm(nn.Module):
     def apart(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
         """Each batch by its own statistics, as if given alone; the ranks exchange the sums of all at once."""
         if self.training and self.group is not None:
-            mean, var = self._moments(batches)
             gain, bias = self._gain_and_bias(batches[0])
+            if batchnorm_cuda.there_for(batches[0]):
+                return batchnorm_cuda.normalise(gain, bias, self.eps, self.group, batches)
+            mean, var = self._moments(batches)
             normalised: tuple[Tensor, ...] = _Normalise.apply(  # type: ignore[no-untyped-call]
                 gain, bias, mean, var, self.eps, self.group, *batches
             )
@@ -64,8 +70,7 @@ class BatchNorm(nn.Module):
     def _gain_and_bias(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.weight is not None and self.bias is not None:
             return self.weight, self.bias
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        ones = torch.ones(self.features, dtype=wide, device=x.device)
+        ones = torch.ones(self.features, dtype=wide(x.dtype), device=x.device)
         return ones, torch.zeros_like(ones)
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,26 +81,23 @@ class BatchNorm(nn.Module):
     @torch.no_grad()
     def _moments(self, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of each global batch, (batches, features) each."""
-        like = self._gain_and_bias(batches[0])[0]
-        found = torch.stack([_local_statistics(x, like=like) for x in batches], dim=1)
+        found = torch.stack([local_statistics(x) for x in batches], dim=1)
         if self.group is None:
             return found[0], found[1]
         mean, var = found.double()
-        mean, square = _gather(torch.stack((mean, var + mean**2)), self.group).mean(0)
+        mean, square = gather(torch.stack((mean, var + mean**2)), self.group).mean(0)
         return mean.to(found.dtype), (square - mean**2).clamp_(min=0).to(found.dtype)
 
 
-def _local_statistics(x: Tensor, *, like: Tensor) -> Tensor:
-    # Handing over buffers in the parameters' type makes the kernel accumulate and answer in that type.
-    buffers = torch.zeros_like(like), torch.ones_like(like)
-    return torch.stack(torch.batch_norm_update_stats(x, *buffers, 1.0))
-
-
-def _gather(own: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """(ranks, ...): one round of messages, where a sum over ranks takes two, to be added in one order."""
-    found = own.new_empty((group.size(), *own.shape))
-    dist.all_gather(list(found), own, group=group)
-    return found
+@opaque(lambda x: x.new_empty((2, x.shape[1]), dtype=wide(x.dtype)))
+def local_statistics(x: Tensor) -> Tensor:
+    """Mean and biased variance of this rank's x, (2, features), in the type that sums are kept in."""
+    if x.is_cuda:
+        return torch.stack(torch.batch_norm_update_stats(x, None, None, 0.0))
+    # Handing over buffers in that type makes a CPU's kernel accumulate and answer in it. It writes there and
+    # does not say so, which is why torch.compile must not see them.
+    zeros = x.new_zeros(x.shape[1], dtype=wide(x.dtype))
+    return torch.stack(torch.batch_norm_update_stats(x, zeros, torch.ones_like(zeros), 1.0))
 
 
 class _Normalise(Function):
@@ -133,7 +135,7 @@ class _Normalise(Function):
             for dy, x, mean, var in zip(gradients, batches, means, variances, strict=True)
         ]
         own = torch.stack([torch.stack((dbias, dweight)) for _, dweight, dbias in fixed])
-        sums = _gather(own, ctx.group).sum(0)  # for each batch: sum(dy), sum(dy x_hat)
+        sums = gather(own, ctx.group).sum(0)  # for each batch: sum(dy), sum(dy x_hat)
         # The statistics' own dependence on x: dx -= w/std (mean(dy) + x_hat mean(dy x_hat)).
         zeros, ones = torch.zeros_like(weight), torch.ones_like(weight)
         for x, (dx, _, _), mean, var, (sum_dy, sum_dy_x) in zip(

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.gan.exchange import gather
 from dcgan_dist.launched import BORN
 from dcgan_dist.ranks.devices import choose_device
 from dcgan_dist.ranks.lost import Rollcall
@@ -73,9 +74,7 @@ class World:
         values = values.to(self.device)
         if self.group is None:
             return values[None]
-        found = [torch.empty_like(values) for _ in range(self.ranks)]
-        dist.all_gather(found, values, group=self.group)
-        return torch.stack(found)
+        return gather(values, self.group)
 
     def agree(self, number: int) -> int:
         """The `number` of rank 0, on every rank."""

@@ -137,7 +137,6 @@ def test_a_wrong_word_on_the_command_line_is_named(words: list[str], told: str) 
             "model.net: .* weights; at most",
         ),
         (["--model.net", f"z9 k5 g {'9' * 5000}@4 3@8 d 8@4"], 1, "model.net: "),
-        (["--train.compile", "true"], 2, "train.compile=true gives wrong gradients on 2 ranks"),
     ],
 )
 def test_a_rule_between_settings_is_one_line(words: list[str], ranks: int, told: str) -> None:

@@ -1,0 +1,65 @@
+"""torch.compile's front end, which Inductor uses too, against the eager step: gradients of several ranks."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dcgan_dist.gan.batchnorm import synchronise
+from dcgan_dist.gan.description import parse_net
+from dcgan_dist.gan.model import build
+from dcgan_dist.ranks import world
+from tests.gan.cuda_kernels import as_on_cuda
+from tests.processes import run_ranks
+
+BUCKETS = {"tiny16": (1, 1), "svhn32": (3, 2)}
+"""Pieces at least, of G and of D."""
+
+
+def gradients(run: Any, net: nn.Module, batches: list[Tensor]) -> dict[str, Tensor]:
+    net.zero_grad(set_to_none=True)
+    answers = run(*batches)
+    answers = answers if isinstance(answers, tuple) else (answers,)
+    # Weights by row: the gradient of a plain mean of normalised numbers is 0.
+    rows = torch.linspace(0.5, 2, len(batches[0]), dtype=torch.float64)
+    loss = sum(((answer**2).flatten(1).mean(1) if answer.dim() > 1 else answer) @ rows for answer in answers)
+    loss.backward()
+    return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+
+
+def compiled_and_eager(
+    net_text: str, bucket_mb: int, on_cuda: bool
+) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    draw = torch.Generator().manual_seed(3)
+    with world.join(device="cpu", timeout_seconds=100) as here, as_on_cuda() if on_cuda else nullcontext():
+        found: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        described = parse_net(net_text)
+        g, d = build(described, norm_eps=1e-8, seeds=(1, 2))
+        shape = (8, 3, described.image_size, described.image_size)
+        z = torch.randn(8, described.z_size, generator=draw, dtype=torch.float64)
+        pictures = torch.randn(shape, generator=draw, dtype=torch.float64)
+        for net, batches in ((g, [z]), (d, [pictures, pictures * 2 + 1])):
+            net.double().to(memory_format=torch.channels_last)
+            synchronise(net, here.group)
+            parallel = DistributedDataParallel(net, gradient_as_bucket_view=True, bucket_cap_mb=bucket_mb)
+            own = [batch.chunk(here.ranks)[here.rank].clone() for batch in batches]
+            compiled = torch.compile(parallel, backend="aot_eager")
+            gradients(compiled, net, own)  # the first pass compiles, the second must be right as well
+            found.append((gradients(compiled, net, own), gradients(parallel, net, own)))
+        return found
+
+
+@pytest.mark.parametrize("on_cuda", [False, True])
+@pytest.mark.parametrize(("net", "bucket_mb"), [("tiny16", 25), ("svhn32", 2)])
+def test_compiled_gradients_of_two_ranks_are_the_eager_ones(net: str, bucket_mb: int, on_cuda: bool) -> None:
+    for networks in run_ranks(compiled_and_eager, 2, net, bucket_mb, on_cuda, timeout=200):
+        for (compiled, eager), buckets in zip(networks, BUCKETS[net], strict=True):
+            assert compiled.keys() == eager.keys()
+            megabytes = sum(gradient.nbytes for gradient in eager.values()) / 2**20
+            assert megabytes / bucket_mb > buckets - 1, "gradients go in as many pieces"
+            for name, expected in eager.items():
+                assert expected.abs().max() > 0
+                torch.testing.assert_close(compiled[name], expected, rtol=1e-9, atol=1e-12, msg=name)
