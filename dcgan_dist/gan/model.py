@@ -149,11 +149,3 @@ def build(
     initialise(g, seeds[0])
     initialise(d, seeds[1])
     return g, d
-
-
-def draw_noise(images: int, z_size: int, *, kind: str, seed: int) -> Tensor:
-    """z, (images, z_size) float32 on the CPU: uniform on (-1, 1) (paper) or standard normal."""
-    draw = torch.Generator().manual_seed(seed)
-    if kind == "normal":
-        return torch.randn(images, z_size, generator=draw)
-    return torch.rand(images, z_size, generator=draw) * 2 - 1

@@ -22,7 +22,8 @@ from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import Config, Data, Optim, Train
 from dcgan_dist.gan.batchnorm import synchronise
 from dcgan_dist.gan.calibrate import calibrate
-from dcgan_dist.gan.model import draw_noise, initialise
+from dcgan_dist.gan.model import initialise
+from dcgan_dist.gan.noise import Noise, draw_noise
 from dcgan_dist.gan.step import update_d, update_g
 from dcgan_dist.probe.conditional import NETWORKS, WIDTHS, Z_SIZE
 from dcgan_dist.probe.labelled import SHUFFLE_SEED, VALIDATION_IMAGES
@@ -106,14 +107,15 @@ def train(
     cast = make_cast(config, here)
     steps = len(images) // BATCH_IMAGES
     rows = here.share(BATCH_IMAGES)
+    noise = Noise(rows, Z_SIZE, kind="uniform", device=here.device)
     for epoch in range(epochs):
         order = np.random.RandomState(seed_for(seed, "order", epoch) % 2**32).permutation(len(images))
         for each in (g, d):
             each.optim.param_groups[0]["lr"] = config.optim.lr * min(1.0, 2 - 2 * epoch / epochs)
         for step in range(epoch * steps, (epoch + 1) * steps):
             at = order[step % steps * BATCH_IMAGES :][rows.start : rows.stop]
-            z = draw_noise(BATCH_IMAGES, Z_SIZE, kind="uniform", seed=seed_for(seed, "z", step))
-            z = _labelled_noise(z[rows.start : rows.stop], labels[at], digits.classes).to(here.device)
+            z = noise.draw(seed_for(seed, "z", step))
+            z = _labelled_noise(z, labels[at].to(here.device), digits.classes)
             if step % 2:
                 real = _labelled_images(images[at], labels[at], digits.classes).to(here.device)
                 update_d(g, d, real=real, z=z, cast=cast)

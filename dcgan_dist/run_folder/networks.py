@@ -13,7 +13,8 @@ from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import Config
 from dcgan_dist.gan.calibrate import BATCH_IMAGES, BATCHES, calibrate
 from dcgan_dist.gan.description import NetError, parse_net
-from dcgan_dist.gan.model import Discriminator, Generator, draw_noise
+from dcgan_dist.gan.model import Discriminator, Generator
+from dcgan_dist.gan.noise import Noise, draw_noise
 from dcgan_dist.ranks.devices import choose_device
 from dcgan_dist.run_folder import untrusted
 from dcgan_dist.seeds import seed_for
@@ -41,9 +42,8 @@ class Sampler:
         device = next(self.generator.parameters()).device
         seeds = (seed_for(i, "freeze") for i in range(batches))
         z_size, kind = self.generator.net.z_size, self.config.model.noise
-        calibrate(
-            self.generator, (draw_noise(BATCH_IMAGES, z_size, kind=kind, seed=s).to(device) for s in seeds)
-        )
+        noise = Noise(range(BATCH_IMAGES), z_size, kind=kind, device=device)
+        calibrate(self.generator, map(noise.draw, seeds))
 
     @torch.no_grad()
     def __call__(self, z: Tensor, *, batch_images: int = 256) -> Tensor:

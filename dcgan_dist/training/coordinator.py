@@ -27,7 +27,8 @@ from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.checkpoints.writer import UnsavedError, Writer
 from dcgan_dist.config.settings import Config, dump
 from dcgan_dist.gan.description import parse_net
-from dcgan_dist.gan.model import Generator, draw_noise
+from dcgan_dist.gan.model import Generator
+from dcgan_dist.gan.noise import draw_noise
 from dcgan_dist.run_folder.growing_files import Folder, History
 from dcgan_dist.run_folder.owner import Owner
 from dcgan_dist.seeds import seed_for

@@ -15,7 +15,8 @@ from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.checkpoints.checkpoint import CheckpointError, Manifest
 from dcgan_dist.config.settings import Config, total_steps
 from dcgan_dist.gan.fingerprint import fingerprint
-from dcgan_dist.gan.model import Generator, draw_noise
+from dcgan_dist.gan.model import Generator
+from dcgan_dist.gan.noise import Noise
 from dcgan_dist.gan.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
 from dcgan_dist.ranks.lost import is_loss
 from dcgan_dist.ranks.stopping import Signals, Stop
@@ -122,6 +123,7 @@ class Trainer:
         self.cast: Cast = make_cast(config, here)
         self.dtype = next(self.g.bare.parameters()).dtype
         self.rows = lanes(here.rank, here.ranks, config.data.batch_images)
+        self.noise = Noise(self.rows, self.g.bare.net.z_size, kind=config.model.noise, device=here.device)
         self.ema = self.g.bare.replica() if config.train.ema_decay is not None else None
         self.best: dict[str, Any] = {}
         """What the checkpoint gone on from says of the best one."""
@@ -134,11 +136,7 @@ class Trainer:
 
     def update(self, step: int, real: Tensor) -> None:
         """Step `step` of the run on this rank's rows of the global batch."""
-        # Drawn for the global batch and sliced: noise does not depend on the number of ranks.
-        seed = seed_for(self.config.train.seed, "z", step)
-        z_size = self.g.bare.net.z_size
-        z = draw_noise(self.config.data.batch_images, z_size, kind=self.config.model.noise, seed=seed)
-        z = z[self.rows.start : self.rows.stop].to(self.here.device, self.dtype)
+        z = self.noise.draw(seed_for(self.config.train.seed, "z", step)).to(self.dtype)
         if self.config.train.update_rule == "both":
             self._last |= update_both(self.g, self.d, real=real, z=z, cast=self.cast)
         elif step % 2:
