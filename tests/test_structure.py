@@ -165,3 +165,13 @@ def test_nothing_is_left_to_do() -> None:
     assert Path(__file__) in texts
     left = re.compile("TOD[O]|FIXM[E]|XX[X]")
     assert [path for path, text in texts.items() if left.search(text)] == []
+
+
+def test_the_map_shows_every_room() -> None:
+    shown = set(re.findall(r"`([a-z_]+/|[a-z_]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text()))
+    rooms = {f"{path.parent.name}/" for path in MODULES if path.name == "__init__.py"}
+    inner = {f"{path.parent.name}/" for path in ROOT.glob("*/*/*/__init__.py")}
+    commands = {path.name for path in (ROOT / "dcgan_dist").glob("*.py") if "def main" in path.read_text()}
+    assert shown >= rooms - inner | commands
+    # A room that is only announced has no place on it.
+    assert shown - rooms - commands == {"tests/", "configs/", "benchmarks/"} | ({"slurm/"} - rooms)
