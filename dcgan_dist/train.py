@@ -74,6 +74,8 @@ def run(argv: Sequence[str], signals: Signals) -> int:
             timeout_seconds=config.train.timeout_seconds,
             facts=agreement.facts(config, index),
             owns_process=signals.owns_process,
+            determinism="error" if config.train.deterministic else "default",
+            allow_tf32=config.train.allow_tf32,
         ) as here:
             joined = signals.patient = True
             with hold(config.run.dir, here) as owner:

@@ -109,6 +109,10 @@ class Train:
     """auto takes the GPU of this rank if there is one that can do all that training needs, else the CPU."""
     compile: bool = False
     """torch.compile both networks (GPUs; it fails on CPUs)."""
+    deterministic: bool = True
+    """On GPUs: only kernels that repeat themselves to the bit, as resuming exactly needs."""
+    allow_tf32: bool = False
+    """On GPUs: float32 convolutions and products with mantissas of 10 bits (TensorFloat-32), faster."""
     timeout_seconds: float = 600.0
     """How long ranks wait for each other before the run is given up."""
 

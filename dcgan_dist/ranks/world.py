@@ -19,6 +19,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.gan.exchange import gather
 from dcgan_dist.launched import BORN
+from dcgan_dist.ranks.determinism import Determinism, prepare
 from dcgan_dist.ranks.devices import choose_device
 from dcgan_dist.ranks.lost import Rollcall
 from dcgan_dist.ranks.rendezvous import Place, meet
@@ -233,15 +234,23 @@ def _is_orphan() -> bool:
 
 @contextmanager
 def join(
-    *, device: str, timeout_seconds: float, facts: Mapping[str, str] | None = None, owns_process: bool = True
+    *,
+    device: str,
+    timeout_seconds: float,
+    facts: Mapping[str, str] | None = None,
+    owns_process: bool = True,
+    determinism: Determinism = "warn",
+    allow_tf32: bool = False,
 ) -> Iterator[World]:
     """The world of this process, left by all ranks together at the end of the block.
 
     `facts` must be the same on all ranks. `owns_process` says that the process is there for this alone, and
-    may be ended where it waits for a rank that is gone. Raises ConfigError, NotMetError where the ranks do
-    not come together, and LostRanksError where another rank went away later.
+    may be ended where it waits for a rank that is gone. `determinism` and `allow_tf32` are of GPUs.
+    Raises ConfigError, NotMetError where the ranks do not come together, and LostRanksError where another
+    rank went away later.
     """
     ranks = launched_ranks()
+    prepare(determinism, allow_tf32=allow_tf32)
     here = choose_device(device, local_rank=local_rank(), ranks=ranks)
     if here.type == "cuda":
         torch.cuda.set_device(here)

@@ -17,7 +17,14 @@ from shards.storage import store
 
 # What a run may change when it resumes; everything else makes it another run.
 FREE = {f"data.{f.name}" for f in fields(Data) if f.name != "batch_images"} | {
-    *("train.epochs", "train.steps", "train.device", "train.compile", "train.timeout_seconds"),
+    *(
+        "train.epochs",
+        "train.steps",
+        "train.device",
+        "train.compile",
+        "train.deterministic",
+        "train.timeout_seconds",
+    ),
     *(f"run.{f.name}" for f in fields(Run)),
     *(f"eval.{f.name}" for f in fields(Eval)),
 }
