@@ -18,6 +18,7 @@ from dcgan_dist.gan.model import Discriminator, Generator, build
 from dcgan_dist.gan.step import Cast, Player
 from dcgan_dist.ranks.world import World
 from dcgan_dist.seeds import seed_for
+from dcgan_dist.training.ordered_sum import Ordered, mean_of_bucket, needed
 from dcgan_dist.training.precision import AUTOCAST
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -62,9 +63,11 @@ def player(net: Network, config: Config, world: World, example: Tensor) -> Playe
     )
     scaler = torch.amp.GradScaler(world.device.type, enabled=config.train.precision == "float16")
     parallel: nn.Module = net
-    if world.ranks > 1:
+    if world.group is not None and world.ranks > 1:
         synchronise(net, world.group)
         parallel = DistributedDataParallel(net, gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MB)
+        if config.train.deterministic and needed(world.group):
+            parallel.register_comm_hook(Ordered(world.group), mean_of_bucket)
         _settle(parallel, example.to(world.device, dtype))
     if config.train.compile:
         parallel = torch.compile(parallel)  # type: ignore[assignment]
