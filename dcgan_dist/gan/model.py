@@ -47,6 +47,8 @@ class Generator(nn.Module):
     def replica(self) -> "Generator":
         """A second generator with the same weights, of the same type and place, that no rank shares."""
         twin = Generator(self.net, norm_eps=self.norm_eps, variant=self.variant).to(self.project.weight)
+        # Laid out as a network that is trained: else every step of a mean goes across the grain.
+        twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         twin.load_state_dict(self.state_dict())
         return twin
 

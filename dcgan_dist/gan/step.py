@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 Metrics = dict[str, Tensor]
+"""Losses, and D's logits (n,) under the names of their mean probabilities: see `means`."""
 
 
 Network_co = TypeVar("Network_co", bound=nn.Module, covariant=True)
@@ -25,11 +26,13 @@ Network_co = TypeVar("Network_co", bound=nn.Module, covariant=True)
 class Player(Generic[Network_co]):
     """One network as its own update sees it.
 
-    `bare` is the network; `parallel` the same network inside its gradient all-reduce (or `bare` again).
+    `bare` is the network; `parallel` the same network inside its gradient all-reduce (or `bare` again), for
+    its own update; `helping` is `bare`, or that compiled, for the other network's update.
     """
 
     bare: Network_co
     parallel: Callable[..., Any]
+    helping: Callable[..., Any]
     optim: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 
@@ -40,7 +43,7 @@ Cast = Callable[[], AbstractContextManager[None]]
 def update_d(g: Player[nn.Module], d: Player[nn.Module], *, real: Tensor, z: Tensor, cast: Cast) -> Metrics:
     """Teach D to tell `real` (n, 3, S, S) from G(z)."""
     with torch.no_grad(), cast():
-        fake = g.bare(z)
+        fake = g.helping(z)
     return _learn_d(d, real, fake, cast=cast)
 
 
@@ -69,19 +72,26 @@ def _learn_d(d: Player[nn.Module], real: Tensor, fake: Tensor, *, cast: Cast) ->
     _descend(d, loss)
     return {
         "loss/d": loss.detach(),
-        "d/real": on_real.detach().sigmoid().mean(),
-        "d/fake_before": on_fake.detach().sigmoid().mean(),
+        "d/real": on_real.detach(),
+        "d/fake_before": on_fake.detach(),
     }
 
 
 def _learn_g(g: Player[nn.Module], d: Player[nn.Module], fake: Tensor, *, cast: Cast) -> Metrics:
-    # The bare, frozen D: no gradient of its weights is computed, and none is sent to other ranks.
+    # The frozen D, alone: no gradient of its weights is computed, and none is sent to other ranks.
     with frozen(d.bare), cast():
-        on_fake = d.bare(fake)
+        on_fake = d.helping(fake)
     on_fake = _wide(on_fake)
     loss = softplus(-on_fake).mean()
     _descend(g, loss)
-    return {"loss/g": loss.detach(), "d/fake_after": on_fake.detach().sigmoid().mean()}
+    return {"loss/g": loss.detach(), "d/fake_after": on_fake.detach()}
+
+
+def means(metrics: Metrics) -> Metrics:
+    """Every one as a number of this rank: what most steps are spared."""
+    return {
+        name: value if name.startswith("loss/") else value.sigmoid().mean() for name, value in metrics.items()
+    }
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dcgan_dist.probe.features import empty_rows
+from dcgan_dist.scores import clusters
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
@@ -75,7 +76,7 @@ def _move(centroids: Tensor, x: Tensor) -> Tensor:
     half_squares = centroids.square().sum(1) / 2
     for part in torch.split(x, max(1, CHUNK_VALUES // len(centroids))):
         nearest = (part @ centroids.T - half_squares).argmax(1)
-        sums.index_add_(0, nearest, part)
+        clusters.add(part, nearest, into=sums)
         counts += torch.bincount(nearest, minlength=len(centroids))
     return sums / counts.clamp(min=1)[:, None]
 

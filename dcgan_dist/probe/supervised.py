@@ -105,7 +105,9 @@ def train_one(
         net.parameters(), lr=trial.lr, betas=(trial.beta1, 0.999), weight_decay=trial.weight_decay
     )
     best, since = Outcome(100.0, 100.0, 0), 0
-    with torch.random.fork_rng():  # dropout draws from torch's own stream
+    with torch.random.fork_rng(
+        devices=[device] if device.type == "cuda" else []
+    ):  # dropout draws from torch's own stream
         torch.manual_seed(purpose)
         for epoch in range(1, EPOCHS + 1):
             order = np.random.RandomState(seed_for(purpose, "order", epoch) % 2**32).permutation(rows)

@@ -59,4 +59,4 @@ def _player(net: Generator | Discriminator, device: torch.device) -> Player[Gene
     net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optim = torch.optim.Adam(net.parameters(), fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
-    return Player(bare=net, parallel=net, optim=optim, scaler=scaler)
+    return Player(bare=net, parallel=net, helping=net, optim=optim, scaler=scaler)

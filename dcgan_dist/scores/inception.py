@@ -107,7 +107,9 @@ def frechet_and_kernel(real: Tensor, fake: Tensor) -> dict[str, float]:
     # Every rank has all features: nothing is to be gathered.
     fid = FrechetInceptionDistance(feature=given, sync_on_compute=False)
     fid, kid = fid.to(real.device), kid.to(real.device)
-    with torch.random.fork_rng():  # its subsets come from torch's own stream
+    with torch.random.fork_rng(
+        devices=[real.device] if real.is_cuda else []
+    ):  # its subsets come from torch's own stream
         torch.manual_seed(0)
         for metric in (fid, kid):
             metric.update(real, real=True)

@@ -5,6 +5,8 @@ samples miss or overfill. Bins are K-means clusters of the first set; a two-prop
 import torch
 from torch import Tensor
 
+from dcgan_dist.scores import clusters
+
 BINS = 100
 IMAGES_PER_BIN = 10
 ITERATIONS = 30
@@ -19,7 +21,8 @@ def make_bins(images: Tensor, *, seed: int = 0) -> Tensor:
     for _ in range(ITERATIONS):
         nearest = torch.cdist(images, centres).argmin(1)
         counts = torch.bincount(nearest, minlength=bins)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, images)
+        sums = torch.zeros_like(centres)
+        clusters.add(images, nearest, into=sums)
         centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
     return centres
 

@@ -35,6 +35,9 @@ U8 = NDArray[np.uint8]
 RING_BATCHES, RING_BYTES = 8, 2**27
 """What the ring holds at most, and three batches at least."""
 
+USED = {"alternate": (False, True), "both": (True,)}
+"""Which steps need pictures, by `train.update_rule`: those that update D."""
+
 GLANCE_SECONDS = 0.25
 LEAVE_SECONDS = 3.0
 SUBSTITUTES = 8
@@ -48,6 +51,9 @@ class Feed:
 
     `waited_seconds` is the time that `next_batch` spent waiting; `replaced` counts the damaged samples of the
     batches it gave. Memory is `memory_bytes` at most, and `prefetch_bytes` where storage is remote.
+
+    Step s needs its pictures where `used` says so at s modulo its length. Elsewhere its samples pass in their
+    order and are not decoded: what `next_batch` gives is to be ignored.
     """
 
     def __init__(
@@ -64,10 +70,12 @@ class Feed:
         cache: Cache | None = None,
         max_bad_fraction: float = 0.001,
         warn_after_seconds: float = 30.0,
+        used: tuple[bool, ...] = (True,),
     ) -> None:
         self.blocks, self.plan, self.lanes = blocks, plan, lanes
         self.waited_seconds, self.replaced = 0.0, 0
         self._max_bad_fraction, self._warn_after_seconds = max_bad_fraction, warn_after_seconds
+        self._used = used
         self._named: set[str] = set()
         size = blocks.index.image_size
         ahead = min(RING_BATCHES, max(3, RING_BYTES // (len(lanes) * size * size * 3)))
@@ -188,8 +196,8 @@ class Feed:
                     return
                 self._deal(step)
                 slot = step % len(self._ring)
-                batch = self._ring[slot]
-                bad = sum(self._fill(batch[row], *next(pictures)) for row, pictures in held.items())
+                batch = self._ring[slot] if self._used[step % len(self._used)] else None
+                bad = sum(self._fill(batch, row, *next(pictures)) for row, pictures in held.items())
                 with self._ready:
                     self._bad[slot] += bad
                     self._missing[slot] -= 1
@@ -212,9 +220,11 @@ class Feed:
                 self._upcoming = next(self._spans, None)
             self._dealt = step
 
-    def _fill(self, row: U8, into: Callable[[int, U8], str | None], wanted: int, replaced: bool) -> bool:
-        """Decode one picture; whether it is another than the plan's."""
-        told = into(wanted, row)
+    def _fill(
+        self, batch: U8 | None, row: int, into: Callable[[int, U8], str | None], wanted: int, replaced: bool
+    ) -> bool:
+        """Decode one picture where a batch needs it; whether it is another than the plan's."""
+        told = into(wanted, batch[row]) if batch is not None else None
         if told:
             self._tell([told])
         return replaced or told is not None
@@ -303,4 +313,5 @@ def open_feed(
         cache=cache,
         max_bad_fraction=data.max_bad_fraction,
         warn_after_seconds=data.warn_after_seconds,
+        used=USED[config.train.update_rule],
     )

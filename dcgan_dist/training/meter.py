@@ -42,13 +42,12 @@ class Meter:
         told = {name: sum(values) for name, values in self.by_rank.items()}
         self.feed.check_replaced(int(told["data/replaced"]))
         # The run is as fast as its slowest rank.
-        for name in ("speed/data_wait_share", "memory/process_bytes"):
-            told[name] = max(self.by_rank[name])
+        for name in ("speed/data_wait_share", "memory/process_bytes", "memory/gpu_bytes"):
+            if name in told:
+                told[name] = max(self.by_rank[name])
         told["speed/images_per_second"] = self._steps * self.batch_images / seconds
         told["speed/step_seconds"] = seconds / self._steps
         told["data/images_seen"] = float(step * self.batch_images)
-        if torch.cuda.is_available():
-            told["memory/gpu_bytes"] = float(torch.cuda.max_memory_allocated())
         self._restart()
         return told
 
@@ -64,6 +63,9 @@ class Meter:
             "storage/read_bytes": storage.read_bytes,
             "memory/process_bytes": peak_memory_bytes(),
         }
+        if self.here.device.type == "cuda":
+            # What torch keeps for itself, used or not: what another process cannot have.
+            told["memory/gpu_bytes"] = torch.cuda.max_memory_reserved(self.here.device)
         if fetch.cache:
             told |= {"cache/hits": fetch.cache.hits, "cache/misses": fetch.cache.misses}
         return {name: float(value) for name, value in told.items()}

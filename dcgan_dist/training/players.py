@@ -69,9 +69,10 @@ def player(net: Network, config: Config, world: World, example: Tensor) -> Playe
         if config.train.deterministic and needed(world.group):
             parallel.register_comm_hook(Ordered(world.group), mean_of_bucket)
         _settle(parallel, example.to(world.device, dtype))
+    helping: nn.Module = net
     if config.train.compile:
-        parallel = torch.compile(parallel)  # type: ignore[assignment]
-    return Player(bare=net, parallel=parallel, optim=optim, scaler=scaler)
+        parallel, helping = torch.compile(parallel), torch.compile(net)  # type: ignore[assignment]
+    return Player(bare=net, parallel=parallel, helping=helping, optim=optim, scaler=scaler)
 
 
 def _settle(parallel: DistributedDataParallel, example: Tensor) -> None:

@@ -17,7 +17,7 @@ from dcgan_dist.config.settings import Config, total_steps
 from dcgan_dist.gan.fingerprint import fingerprint
 from dcgan_dist.gan.model import Generator
 from dcgan_dist.gan.noise import Noise
-from dcgan_dist.gan.step import Cast, Metrics, gradient_norm, update_both, update_d, update_g
+from dcgan_dist.gan.step import Cast, Metrics, gradient_norm, means, update_both, update_d, update_g
 from dcgan_dist.ranks.determinism import lenient
 from dcgan_dist.ranks.lost import is_loss
 from dcgan_dist.ranks.stopping import Signals, Stop
@@ -27,7 +27,7 @@ from dcgan_dist.run_folder.same_run import differences
 from dcgan_dist.run_folder.versions import versions
 from dcgan_dist.scores.while_training import Scorer
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.stream.feed import Feed, open_feed
+from dcgan_dist.stream.feed import USED, Feed, open_feed
 from dcgan_dist.stream.plan import Plan, lanes
 from dcgan_dist.training import alarms
 from dcgan_dist.training.alarms import DivergedError
@@ -105,8 +105,10 @@ def advance(trainer: "Trainer", feed: Feed, stop: Stop, step: int) -> bool:
     """Do step `step`; False where the ranks are to stop and the data of one do not come, so that none can."""
     try:
         batch = feed.batch_unless(partial(stop.in_vain, step))
-        if batch is not None:
+        if batch is not None and trainer.updates_d(step):
             trainer.update(step, pictures.to_device(batch, trainer.here.device, trainer.dtype))
+        elif batch is not None:
+            trainer.update(step)
         return batch is not None
     except RuntimeError as error:
         if not (is_loss(error) and stop.in_vain(step)):
@@ -137,16 +139,22 @@ class Trainer:
         """The generator that samples are drawn from."""
         return self.ema or self.g.bare
 
-    def update(self, step: int, real: Tensor) -> None:
-        """Step `step` of the run on this rank's rows of the global batch."""
+    def updates_d(self, step: int) -> bool:
+        """Whether step `step` needs pictures."""
+        used = USED[self.config.train.update_rule]
+        return used[step % len(used)]
+
+    def update(self, step: int, real: Tensor | None = None) -> None:
+        """Step `step` of the run on this rank's rows of the global batch, `real` where it updates D."""
         z = self.noise.draw(seed_for(self.config.train.seed, "z", step)).to(self.dtype)
-        if self.config.train.update_rule == "both":
-            self._last |= update_both(self.g, self.d, real=real, z=z, cast=self.cast)
-        elif step % 2:
-            self._last |= update_d(self.g, self.d, real=real, z=z, cast=self.cast)
-        else:
+        both = self.config.train.update_rule == "both"
+        if not self.updates_d(step):
             self._last |= update_g(self.g, self.d, z=z, cast=self.cast)
-        if self.ema is not None and (self.config.train.update_rule == "both" or step % 2 == 0):
+        else:
+            assert real is not None
+            update = update_both if both else update_d
+            self._last |= update(self.g, self.d, real=real, z=z, cast=self.cast)
+        if self.ema is not None and (both or not self.updates_d(step)):
             self._follow(self.ema)
 
     def metrics(self, step: int) -> dict[str, float]:
@@ -154,8 +162,8 @@ class Trainer:
 
         Raises DivergedError.
         """
-        names = sorted(self._last)
-        values = self.here.mean(torch.stack([self._last[name].float() for name in names])).tolist()
+        last, names = means(self._last), sorted(self._last)
+        values = self.here.mean(torch.stack([last[name].float() for name in names])).tolist()
         told = dict(zip(names, values, strict=True))
         for name, net in (("d", self.d.bare), ("g", self.g.bare)):
             if f"loss/{name}" in told:  # gradients are those of the global batch already

@@ -1,17 +1,21 @@
 """torch.compile's front end, which Inductor uses too, against the eager step: gradients of several ranks."""
 
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dcgan_dist.config.settings import Config, Data, Model, Train
 from dcgan_dist.gan.batchnorm import synchronise
 from dcgan_dist.gan.description import parse_net
 from dcgan_dist.gan.model import build
 from dcgan_dist.ranks import world
+from dcgan_dist.training.trainer import Trainer
 from tests.gan.cuda_kernels import as_on_cuda
 from tests.processes import run_ranks
 
@@ -28,6 +32,33 @@ def gradients(run: Any, net: nn.Module, batches: list[Tensor]) -> dict[str, Tens
     loss = sum(((answer**2).flatten(1).mean(1) if answer.dim() > 1 else answer) @ rows for answer in answers)
     loss.backward()
     return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+
+
+def some_steps(rule: Any, compiled: bool) -> list[Tensor]:
+    """All weights of this rank after some updates, compiled or not."""
+    with (
+        world.join(device="cpu", timeout_seconds=100) as here,
+        patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")),
+    ):
+        train = Train(update_rule=rule, precision="float64", compile=compiled)
+        trainer = Trainer(Config(data=Data(batch_images=8), model=Model(net="tiny16"), train=train), here)
+        draw = torch.Generator().manual_seed(here.rank)
+        for step in range(4):
+            real = torch.rand(4, 16, 16, 3, generator=draw, dtype=torch.float64) * 2 - 1
+            trainer.update(step, real.permute(0, 3, 1, 2))
+        if compiled:
+            assert {
+                type(run).__name__ for p in (trainer.g, trainer.d) for run in (p.parallel, p.helping)
+            } == {"OptimizedModule"}
+        return [p.detach().clone() for net in (trainer.g.bare, trainer.d.bare) for p in net.parameters()]
+
+
+@pytest.mark.parametrize("rule", ["alternate", "both"])
+def test_compiled_updates_of_two_ranks_are_the_eager_ones(rule: str) -> None:
+    eager, compiled = (run_ranks(some_steps, 2, rule, c, timeout=200) for c in (False, True))
+    for found, expected in zip(compiled, eager, strict=True):
+        for ours, wanted in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-9)
 
 
 def compiled_and_eager(

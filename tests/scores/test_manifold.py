@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.ranks.world import ALONE, join
+from dcgan_dist.scores import clusters as by_cluster
 from dcgan_dist.scores.ndb import make_bins, ndb
 from dcgan_dist.scores.precision_recall import COPIES_BELOW, copying, manifold_scores
 from tests.processes import run_ranks
@@ -92,3 +93,13 @@ def test_two_ranks_find_what_one_finds() -> None:
     real, fake = normal(301, 6, 1), normal(290, 6, 2)
     alone = manifold_scores(real, fake, ALONE) | copying(real, fake, fake + 0.1, ALONE)
     assert run_ranks(on_ranks, 2) == [alone] * 2
+
+
+def test_sums_by_cluster_are_the_same_as_a_product() -> None:
+    draw = torch.Generator().manual_seed(0)
+    rows, cluster = torch.randn(500, 7, generator=draw), torch.randint(9, (500,), generator=draw)
+    found = torch.zeros(10, 7)
+    by_cluster.add(rows, cluster, into=found)
+    expected = torch.stack([rows[cluster == c].sum(0) for c in range(10)])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(by_cluster.by_product(rows, cluster, 10), expected, rtol=1e-5, atol=1e-5)

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +97,38 @@ def test_removed_samples_are_never_served(url: str, monkeypatch: pytest.MonkeyPa
     with Feed(blocks, plan, lanes=range(BATCH)) as feed:
         for _ in range(plan.steps_per_epoch):
             assert not banned & {picture.tobytes() for picture in feed.next_batch()}
+
+
+@pytest.mark.parametrize("first", [0, 7])
+def test_steps_that_need_no_pictures_decode_none_and_the_others_get_theirs(
+    url: str, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = Blocks(url, shard_index.load(url))
+    plan = Plan(blocks.kept_counts, batch_images=BATCH, seed=1)
+    decoded = []
+    served = blocks.pictures
+
+    def counted(*args: Any) -> Any:
+        pictures = served(*args)
+
+        def into(wanted: int, row: np.ndarray) -> str | None:
+            decoded.append(wanted)
+            return pictures.into(wanted, row)
+
+        return SimpleNamespace(into=into)
+
+    monkeypatch.setattr(blocks, "pictures", counted)
+    steps = 40
+    feed = Feed(
+        blocks, plan, lanes=range(BATCH), first_step=first, stop_step=first + steps, used=(False, True)
+    )
+    with feed:
+        found = [feed.next_batch().copy() for _ in range(steps)]
+    whole = batches(url, steps, first=first)
+    for step in range(steps):
+        if (first + step) % 2:
+            assert np.array_equal(found[step], whole[step])
+    assert len(decoded) == steps // 2 * BATCH
 
 
 def damage(url: str, shard: str, at: int) -> None:

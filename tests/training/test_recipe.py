@@ -11,7 +11,7 @@ from dcgan_dist.gan.batchnorm import BatchNorm
 from dcgan_dist.gan.description import NetError, parse_net
 from dcgan_dist.gan.model import Discriminator, Generator, build
 from dcgan_dist.gan.noise import draw_noise
-from dcgan_dist.gan.step import update_both, update_d, update_g
+from dcgan_dist.gan.step import means, update_both, update_d, update_g
 from dcgan_dist.ranks.world import World
 from dcgan_dist.training.players import make_players
 from dcgan_dist.training.trainer import Trainer
@@ -142,7 +142,7 @@ def test_losses_are_the_papers_on_probabilities() -> None:
     with torch.no_grad():
         on_real, on_fake = (d.bare(x).sigmoid() for x in (real, g.bare(z)))
         expected = -on_real.log().mean() - (1 - on_fake).log().mean()
-    told = update_d(g, d, real=real, z=z, cast=torch.enable_grad)
+    told = means(update_d(g, d, real=real, z=z, cast=torch.enable_grad))
     assert told["loss/d"].item() == pytest.approx(expected.item(), rel=1e-12)
     assert told["d/real"].item() == pytest.approx(on_real.mean().item(), rel=1e-12)
     with torch.no_grad():
