@@ -7,7 +7,7 @@ rounded once. Statistics are in float32 (float64 of float64). Nothing here runs 
 """
 
 from collections.abc import Sequence
-from functools import lru_cache, reduce
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ def _fake_sums(
     means: list[Tensor],
     inv_stds: list[Tensor],
 ) -> list[Tensor]:
-    sums = means[0].new_empty((len(batches), 2, *means[0].shape))
+    sums = means[0].new_empty(len(batches) * 2 * len(means[0]))
     return [sums, torch.empty_like(weight), torch.empty_like(weight)]
 
 
@@ -70,23 +70,21 @@ def _same_layout(tensor: Tensor, like: Tensor) -> Tensor:
 
 @opaque(
     lambda batches, eps: batches[0].new_empty(
-        (len(batches), 2, batches[0].shape[1]), dtype=wide(batches[0].dtype)
+        len(batches) * 2 * batches[0].shape[1], dtype=wide(batches[0].dtype)
     )
 )
 def cuda_statistics(batches: list[Tensor], eps: float) -> Tensor:
-    """Mean and 1/sqrt(var + eps) of this rank's rows of each x: (batches, 2, features)."""
-    found = [part for x in batches for part in torch.batch_norm_stats(x, eps)]
-    return torch.cat(found).view(len(batches), 2, -1)
+    """Mean and 1/sqrt(var + eps) of this rank's rows of each x, one behind the other."""
+    return torch.cat([part for x in batches for part in torch.batch_norm_stats(x, eps)])
 
 
 @opaque(_fake_normalised)
 def cuda_normalised(
     batches: list[Tensor], weight: Tensor, bias: Tensor, gathered: Tensor, eps: float
 ) -> list[Tensor]:
-    """From what each rank found, (ranks, batches, 2, features): each y, the means and the 1/std of all."""
-    together = []
-    for x, of_ranks in zip(batches, gathered.unbind(1), strict=True):
-        mean, inv_std = of_ranks.unbind(1)
+    """From what each rank found, (ranks, 2 batches, features): each y, the means and the 1/std of all."""
+    together, parts = [], gathered.unbind(1)
+    for x, mean, inv_std in zip(batches, parts[::2], parts[1::2], strict=True):
         counts = _constant(x.numel() // x.shape[1], len(mean), mean.dtype, mean.device)
         # The first argument tells the type alone.
         together.append(
@@ -107,13 +105,16 @@ def cuda_sums(
     means: list[Tensor],
     inv_stds: list[Tensor],
 ) -> list[Tensor]:
-    """Of this rank's rows: sum(dy) and sum(dy (x - mean)) of each x, (batches, 2, features), dw and db."""
+    """Of this rank's rows: sum(dy) and sum(dy (x - mean)) of each x, one behind the other, dw and db."""
     found = [
         torch.batch_norm_backward_reduce(dy, x, mean, inv_std, weight, True, True, True)
         for dy, x, mean, inv_std in zip(gradients, batches, means, inv_stds, strict=True)
     ]
-    sums = torch.cat([part for both in found for part in both[:2]]).view(len(batches), 2, -1)
-    return [sums, reduce(torch.add, (f[2] for f in found)), reduce(torch.add, (f[3] for f in found))]
+    sums = torch.cat([part for both in found for part in both[:2]])
+    of_weights: tuple[Tensor, ...] = found[0][2:]
+    for both in found[1:]:
+        of_weights = torch._foreach_add(of_weights, both[2:])
+    return [sums, *of_weights]
 
 
 @opaque(lambda gradients, batches, *_: [torch.empty_like(x) for x in batches])
@@ -125,13 +126,13 @@ def cuda_gradients(
     inv_stds: list[Tensor],
     gathered: Tensor,
 ) -> list[Tensor]:
-    """dx of each x, from what each rank summed, (ranks, batches, 2, features)."""
-    found = []
-    sums = gathered.sum(0)
-    for dy, x, mean, inv_std, both in zip(gradients, batches, means, inv_stds, sums.unbind(0), strict=True):
+    """dx of each x, from what each rank summed, (ranks, 2 batches, features)."""
+    found, sums = [], gathered.sum(0).unbind(0)
+    for dy, x, mean, inv_std, sum_dy, sum_dy_x in zip(
+        gradients, batches, means, inv_stds, sums[::2], sums[1::2], strict=True
+    ):
         count = len(gathered) * x.numel() // x.shape[1]
         counts = _constant(count, 1, torch.int32, x.device)
-        sum_dy, sum_dy_x = both.unbind(0)
         backward = torch.ops.aten.batch_norm_backward_elemt  # torch's stub of it lacks the last argument
         found.append(backward(dy, x, mean, inv_std, weight, sum_dy, sum_dy_x, counts))
     return found
@@ -145,7 +146,7 @@ class _Normalise(Function):
         ctx: Any, weight: Tensor, bias: Tensor, eps: float, group: dist.ProcessGroup, *given: Tensor
     ) -> tuple[Tensor, ...]:
         batches = [_same_layout(x, x) for x in given]
-        gathered = gather(cuda_statistics(batches, eps), group)
+        gathered = gather(cuda_statistics(batches, eps), group, 2 * len(batches), len(weight))
         found = cuda_normalised(batches, weight, bias, gathered, eps)
         ctx.group, n = group, len(batches)
         ctx.save_for_backward(weight, *batches, *found[n:])
@@ -159,7 +160,7 @@ class _Normalise(Function):
         batches, means, inv_stds = saved[:n], saved[n : 2 * n], saved[2 * n :]
         dys = [_same_layout(dy, x) for dy, x in zip(gradients, batches, strict=True)]
         own, dweight, dbias = cuda_sums(dys, batches, weight, means, inv_stds)
-        gathered = gather(own, ctx.group)
+        gathered = gather(own, ctx.group, 2 * n, len(weight))
         return (
             *(dweight, dbias, None, None),
             *cuda_gradients(dys, batches, weight, means, inv_stds, gathered),

@@ -12,11 +12,15 @@ all_gather_single = getattr(dist, "all_gather_single", dist.all_gather_into_tens
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
-def gather(own: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """(...) of every rank -> (ranks, ...), by rank: one round of messages; a sum over ranks takes two."""
-    found = own.new_empty(group.size() * own.numel())
-    all_gather_single(found, own.reshape(-1), group=group)
-    return found.view(group.size(), *own.shape)
+def gather(own: Tensor, group: dist.ProcessGroup, *shape: int) -> Tensor:
+    """(...) of every rank -> (ranks, ...), by rank, each in `shape` if given.
+
+    It is one round of messages, where a sum over ranks takes two.
+    """
+    flat = own if own.dim() == 1 else own.reshape(-1)
+    found = flat.new_empty(group.size() * len(flat))
+    all_gather_single(found, flat, group=group)
+    return found.view(group.size(), *(shape or own.shape))
 
 
 def opaque(fake: Callable[..., Any]) -> Callable[[Kernel], Kernel]:

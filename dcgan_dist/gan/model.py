@@ -74,7 +74,8 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The logits of one batch; of several, which never share statistics, a tuple of them."""
         *_, last = self._layers([images, *others])
-        logits = tuple(self._judge(h) for h in last)
+        weight = self._weight_by_place(last[0])
+        logits = tuple(self._judge(h, weight) for h in last)
         return logits if others else logits[0]
 
     def maps(self, images: Tensor) -> list[Tensor]:
@@ -86,13 +87,16 @@ class Discriminator(nn.Module):
             batches = [self._activate(h) for h in _apart(norm, [conv(h) for h in batches])]
             yield batches
 
-    def _judge(self, h: Tensor) -> Tensor:
+    def _weight_by_place(self, h: Tensor) -> Tensor:
+        """The logit's weights, which lie channel by channel, as maps like `h` lie: place by place."""
+        channels, *sides = h.shape[1:]
+        sides = [1, 1] if self.variant.head == "pooled" else sides
+        return self.logit.weight.view(1, channels, *sides).permute(0, 2, 3, 1).flatten(1)
+
+    def _judge(self, h: Tensor, weight: Tensor) -> Tensor:
         if self.variant.head == "pooled":
             h = h.mean((2, 3), keepdim=True)
-        # The weights lie channel by channel, the maps place by place (channels_last); weights are moved.
-        weight = self.logit.weight.view(1, *h.shape[1:])
-        by_place = [t.permute(0, 2, 3, 1).flatten(1) for t in (h, weight)]
-        return functional.linear(*by_place).squeeze(1)
+        return functional.linear(h.permute(0, 2, 3, 1).flatten(1), weight).squeeze(1)
 
     def _activate(self, h: Tensor) -> Tensor:
         if self.variant.d_activation == "maxout":

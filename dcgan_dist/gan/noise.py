@@ -20,17 +20,21 @@ class Noise:
 
     def __init__(self, rows: range, z_size: int, *, kind: str, device: torch.device | str = "cpu") -> None:
         self.kind = kind
-        counter = torch.arange(rows.start * z_size, rows.stop * z_size, device=device)
-        # The same for every draw.
-        self._hashed = _finish(counter.view(-1, z_size) + _signed(GOLDEN))
+        counter = torch.arange(rows.start * z_size, rows.stop * z_size, device=device).view(-1, z_size)
+        # What every draw begins with: the first step of the second hash goes for counter and seed apart.
+        first = _product(_shifted_in(counter + _signed(GOLDEN), 30))
+        self._hashed = _shifted_in(_shifted_in(first, 31), 30)
+        self._middle = torch.full((), 2.0**-24, device=device)
 
     def draw(self, seed: int) -> Tensor:
         """(rows, z_size) float32 on the device."""
-        hashed = _product(self._hashed ^ _signed(_mix(seed)))
+        key = _mix(seed)
+        hashed = _product(self._hashed ^ _signed(key ^ key >> 30))
         if self.kind == "normal":
-            return _normal(_last(hashed))
-        # The upper 24 bits with their sign, -2^23 to 2^23 - 1, which the hash's last step leaves as they are.
-        return ((hashed >> 40).to(torch.float32) + 0.5) * 2.0**-23
+            return _normal(_shifted_in(hashed, 31))
+        # Its upper 24 bits with their sign, which the hash's last step would leave as they are, are k in
+        # [-2^23, 2^23): (k + 1/2) / 2^23, exactly.
+        return torch.add(self._middle, hashed >> 40, alpha=2.0**-23)
 
 
 def draw_noise(images: int, z_size: int, *, kind: str, seed: int) -> Tensor:
@@ -55,24 +59,15 @@ def _mix(number: int) -> int:
     return number ^ number >> 31
 
 
-def _finish(numbers: Tensor) -> Tensor:
-    """The finaliser of that hash, of int64 taken for unsigned."""
-    return _last(_product(numbers))
-
-
 def _product(numbers: Tensor) -> Tensor:
-    numbers = (numbers ^ _shifted(numbers, 30)) * _signed(FIRST)
-    return (numbers ^ _shifted(numbers, 27)) * _signed(SECOND)
+    """The hash's middle, of int64 taken for unsigned: between its first step and its last."""
+    return _shifted_in(numbers * _signed(FIRST), 27) * _signed(SECOND)
 
 
-def _last(numbers: Tensor) -> Tensor:
-    return numbers ^ _shifted(numbers, 31)
-
-
-def _shifted(numbers: Tensor, bits: int) -> Tensor:
-    """Shifted right, zeros coming in."""
+def _shifted_in(numbers: Tensor, bits: int) -> Tensor:
+    """Xor themselves shifted right, zeros coming in."""
     kept: int = 2 ** (64 - bits) - 1
-    return (numbers >> bits) & kept
+    return numbers ^ ((numbers >> bits) & kept)
 
 
 def _signed(number: int) -> int:

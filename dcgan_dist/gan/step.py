@@ -99,7 +99,8 @@ def _wide(logits: Tensor) -> Tensor:
 
 
 def _descend(player: Player[nn.Module], loss: Tensor) -> None:
-    player.optim.zero_grad(set_to_none=True)
+    for weight in player.bare.parameters():
+        weight.grad = None
     torch.autograd.backward(player.scaler.scale(loss))
     player.scaler.unscale_(player.optim)  # so that gradient norms can be read after the step
     player.scaler.step(player.optim)
