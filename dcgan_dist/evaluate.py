@@ -17,7 +17,7 @@ from dcgan_dist.checkpoints.checkpoint import CheckpointError
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import DEVICES
 from dcgan_dist.gan.model import initialise
-from dcgan_dist.ranks import world
+from dcgan_dist.ranks import launcher, world
 from dcgan_dist.ranks.lost import LostRanksError
 from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder import untrusted
@@ -115,11 +115,11 @@ def main(argv: Sequence[str]) -> int:
                 _keep(found)
                 print("\n".join(lines(found, args["images"])))
     except (CheckpointError, ConfigError, ShardsError) as error:
-        if world.tells(error):
+        if launcher.tells(error):
             print(f"error: {error}", file=sys.stderr)
         return 2
     except LostRanksError as error:
-        print(f"error: rank {world.launched_rank()}: {error}", file=sys.stderr)
+        print(f"error: rank {launcher.launched_rank()}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -16,9 +16,9 @@ from dcgan_dist.checkpoints.checkpoint import CheckpointError
 from dcgan_dist.checkpoints.writer import UnsavedError
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import check, check_data, read_config, total_steps
-from dcgan_dist.ranks import agreement, world
+from dcgan_dist.ranks import agreement, launcher, world
 from dcgan_dist.ranks.lost import LostRanksError
-from dcgan_dist.ranks.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Signals, ignore_signals
+from dcgan_dist.ranks.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Signals
 from dcgan_dist.run_folder.owner import hold
 from dcgan_dist.run_folder.same_run import check_same_run
 from dcgan_dist.training.alarms import DivergedError
@@ -45,57 +45,82 @@ def own_process(argv: Sequence[str]) -> int:
 
 def _main(argv: Sequence[str], *, owns_process: bool) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    rank = world.launched_rank()
+    tell = Tell(launcher.launched_rank())
     try:
         with Signals(owns_process=owns_process) as signals:
-            world.follow_launcher()
-            return run(argv, signals)
-    except LostRanksError as error:
-        print(f"error: rank {rank}: {error}", file=sys.stderr, flush=True)
+            launcher.follow_launcher()
+            return run(argv, signals, tell)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in SCARCE:
-            print(f"error: rank {rank}: {one_line(error)}", file=sys.stderr, flush=True)
-            return REFUSED
-        print(f"rank {rank} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-    return UNFORESEEN
+        return tell(error)
 
 
-def run(argv: Sequence[str], signals: Signals) -> int:
-    """A run from its command line on. Errors of the user's making are one line, told by rank 0."""
-    rank, joined = world.launched_rank(), False
-    try:
-        config = read_config(argv, "python -m dcgan_dist.train")
-        check(config, ranks=world.launched_ranks())
-        index = check_data(config)
-        total_steps(config, index)
-        check_same_run(argv, config)
-        with world.join(
-            device=config.train.device,
-            timeout_seconds=config.train.timeout_seconds,
-            facts=agreement.facts(config, index),
-            owns_process=signals.owns_process,
-            determinism="error" if config.train.deterministic else "default",
-            allow_tf32=config.train.allow_tf32,
-        ) as here:
-            joined = signals.patient = True
-            with hold(config.run.dir, here) as owner:
-                stopped = train(config, here, index, signals=signals, owner=owner)
-    except (ConfigError, ShardsError, CheckpointError, UnsavedError, DivergedError) as error:
-        if world.tells(error, anyone=joined and isinstance(error, ShardsError)):
-            told = f"{f'rank {rank}: ' if rank else ''}{error}"
-            if isinstance(error, DivergedError):
-                told += f"; the last good checkpoint is {checkpoint.newest_name(config.run.dir)}"
-            print(f"error: {told}", file=sys.stderr, flush=True)
-        return REFUSED
-    if rank == 0 and stopped is None:
+def run(argv: Sequence[str], signals: Signals, tell: "Tell") -> int:
+    """A run from its command line on."""
+    config = read_config(argv, "python -m dcgan_dist.train")
+    check(config, ranks=launcher.launched_ranks())
+    index = check_data(config)
+    total_steps(config, index)
+    check_same_run(argv, config)
+    tell.run_dir = config.run.dir
+    with world.join(
+        device=config.train.device,
+        timeout_seconds=config.train.timeout_seconds,
+        facts=agreement.facts(config, index),
+        owns_process=signals.owns_process,
+        determinism="error" if config.train.deterministic else "default",
+        allow_tf32=config.train.allow_tf32,
+        tell=tell.at_once,
+    ) as here:
+        tell.joined = signals.patient = True
+        with hold(config.run.dir, here) as owner:
+            stopped = train(config, here, index, signals=signals, owner=owner)
+    if tell.rank == 0 and stopped is None:
         print(f"done: samples, checkpoints and logs are in {config.run.dir}")
-    elif rank == 0:
+    elif tell.rank == 0:
         cause = f"by {signals.received.name}" if signals.received else "with another rank"
         print(f"stopped {cause} and saved at step {stopped}; the same command goes on from there")
     return FINISHED if stopped is None else STOPPED
 
 
+FORESEEN = (ConfigError, ShardsError, CheckpointError, UnsavedError, DivergedError)
+"""Errors of the user's making: one line, told by rank 0, or by each rank whose own it is."""
+
+
+class Tell:
+    """Prints an error, once, and answers with the exit code it leads to."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.joined, self.run_dir = rank, False, ""
+
+    def __call__(self, error: BaseException) -> int:
+        code, words = self._words(error)
+        if words and not getattr(error, "told", False):
+            print(words, file=sys.stderr, flush=True)
+        error.told = True  # type: ignore[attr-defined]  # kept there, for who keeps an error keeps its frames
+        return code
+
+    def at_once(self, error: BaseException) -> None:
+        """Before anything is cleaned up, which may take long; but what a lost rank or the last checkpoint is
+        will be known only then."""
+        if isinstance(error, Exception) and not isinstance(error, DivergedError | LostRanksError):
+            self(error)
+
+    def _words(self, error: BaseException) -> tuple[int, str]:
+        if isinstance(error, FORESEEN):
+            anyone = self.joined and isinstance(error, ShardsError)
+            return REFUSED, self._line(error) if launcher.tells(error, anyone=anyone) else ""
+        if isinstance(error, LostRanksError):
+            return UNFORESEEN, f"error: rank {self.rank}: {error}"
+        if isinstance(error, OSError) and error.errno in SCARCE:
+            return REFUSED, f"error: rank {self.rank}: {one_line(error)}"
+        return UNFORESEEN, f"rank {self.rank} failed:\n{''.join(traceback.format_exception(error))}"
+
+    def _line(self, error: BaseException) -> str:
+        line = f"error: {f'rank {self.rank}: ' if self.rank else ''}{error}"
+        if isinstance(error, DivergedError):
+            line += f"; the last good checkpoint is {checkpoint.newest_name(self.run_dir)}"
+        return line
+
+
 if __name__ == "__main__":
-    code = own_process(sys.argv[1:])
-    ignore_signals()
-    raise SystemExit(code)
+    world.leave(own_process(sys.argv[1:]))

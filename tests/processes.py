@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dcgan_dist.ranks.world import environment, free_port
+from dcgan_dist.ranks.launcher import environment, free_port
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "torch.distributed"])

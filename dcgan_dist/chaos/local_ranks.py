@@ -6,7 +6,6 @@ They come from a process that has imported everything once, so that a start take
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -18,8 +17,8 @@ from typing import Self
 import torch
 from tqdm import tqdm
 
-from dcgan_dist.ranks.stopping import ignore_signals
-from dcgan_dist.ranks.world import environment, free_port
+from dcgan_dist.ranks.launcher import environment, free_port
+from dcgan_dist.ranks.world import leave
 from dcgan_dist.train import own_process
 
 _context = multiprocessing.get_context("forkserver")
@@ -109,6 +108,4 @@ def _work(arguments: list[str], variables: dict[str, str], log: str) -> None:
         os.dup2(told, stream)
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
-    code = own_process(arguments)
-    ignore_signals()
-    sys.exit(code)
+    leave(own_process(arguments))

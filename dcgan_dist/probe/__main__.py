@@ -26,7 +26,7 @@ from dcgan_dist.probe.features import choose_layers
 from dcgan_dist.probe.labelled import Pictures, read_pictures
 from dcgan_dist.probe.methods import Subject, check_names, make_subject
 from dcgan_dist.probe.protocol import AUTHORS_GRID, WIDE_GRID, Score, all_labels, few_labels
-from dcgan_dist.ranks import world
+from dcgan_dist.ranks import launcher, world
 from dcgan_dist.ranks.lost import LostRanksError
 from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder import untrusted
@@ -230,11 +230,11 @@ def main(argv: Sequence[str]) -> int:
         with world.join(device=args.device, timeout_seconds=TIMEOUT_SECONDS) as here:
             (mnist.probe if args.dataset == "mnist" else probe)(args, here, command=command)
     except (CheckpointError, ConfigError, ShardsError) as error:
-        if world.tells(error):
+        if launcher.tells(error):
             print(f"error: {error}", file=sys.stderr)
         return 2
     except LostRanksError as error:
-        print(f"error: rank {world.launched_rank()}: {error}", file=sys.stderr)
+        print(f"error: rank {launcher.launched_rank()}: {error}", file=sys.stderr)
         return 1
     return 0
 

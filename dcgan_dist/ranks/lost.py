@@ -1,8 +1,9 @@
 """Who is gone, told by the lifelines between rank 0 and every other rank.
 
 A collective fails for some ranks first, and others go on waiting for those, or wait for data and notice
-nothing; so a thread of every rank watches its lines, hears what was found, and ends a rank that still waits.
-Kept out: how ranks meet, process groups.
+nothing; NCCL's tell nobody. So a thread of every rank watches its lines, which carry heartbeats and end with
+the process at their other end; it hears what was found, and ends a rank that still waits. Kept out: how ranks
+meet, process groups.
 """
 
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 
 import torch.distributed as dist
 
+from dcgan_dist.ranks.heartbeat import SILENT_SECONDS, Beats
 from dcgan_dist.ranks.lifeline import Lifeline, readable
 from shards.printable import printable
 
@@ -44,13 +46,24 @@ class Rollcall:
     """One rank's part in it; `close` after the last collective.
 
     `lines` lead to every other rank, or to rank 0. Where the main thread waits for a rank that is gone, the
-    process ends, if it is ours to end (`owns_process`).
+    process ends, if it is ours to end (`owns_process`). A rank is taken to hang where no rank has begun
+    another step for `hang_seconds`, and it has begun fewer than others.
     """
 
-    def __init__(self, lines: Mapping[int, Lifeline], *, rank: int, owns_process: bool = True) -> None:
+    def __init__(
+        self,
+        lines: Mapping[int, Lifeline],
+        *,
+        rank: int,
+        owns_process: bool = True,
+        hang_seconds: float = float("inf"),
+    ) -> None:
         self._lines, self._rank, self._owns_process = dict(lines), rank, owns_process
+        self._beats = Beats(lines, hang_seconds=hang_seconds)
         self._words: dict[int, str] = {}
         self._lost: set[int] = set()
+        self._silent: set[int] = set()
+        self._behind: dict[int, int] = {}
         self._over, self._leaving = threading.Event(), threading.Event()
         self._known = threading.Event()
         self._found: str | None = None
@@ -87,9 +100,16 @@ class Rollcall:
         if self.given_up is None and isinstance(done, int):
             self.given_up = done
 
-    def leaving(self) -> None:
-        """The main thread is on its way out, and may take its time."""
+    def begin(self, step: int) -> None:
+        """The main thread has all that it needs for `step`, the words of other ranks apart."""
+        self._beats.own_step = step
+
+    def leaving(self, error: BaseException | None = None) -> None:
+        """The main thread is on its way out, and may take its time; the others are told at once of an
+        `error` that is its own."""
         self._leaving.set()
+        if error is not None and not is_loss(error):
+            self._tell(error)
 
     def close(self) -> None:
         """All is done; rank 0 waits a moment for the others, who may still need its store."""
@@ -108,15 +128,16 @@ class Rollcall:
         if lost:
             self._known.wait(WAIT_SECONDS)
         self._end()
-        for line in self._lines.values():
-            line.send(**({"failed": first_line(error)} if self._rank else self._verdict(error)))
+        self._tell(error)
         self._hang_up()
         if lost:
             raise LostRanksError(self._found or f"lost touch: {first_line(error)}") from error
 
-    def _verdict(self, error: BaseException) -> dict[str, str]:
-        """What rank 0 tells the others as it goes."""
-        return {"lost": self._found or f"lost rank 0, which said: {first_line(error)}"}
+    def _tell(self, error: BaseException) -> None:
+        """Rank 0, or as rank 0 all others, why this one goes."""
+        verdict = {"lost": self._found or f"lost rank 0, which said: {first_line(error)}"}
+        for line in list(self._lines.values()):
+            line.send(**({"failed": first_line(error)} if self._rank else verdict))
 
     def _end(self) -> None:
         self._over.set()
@@ -131,6 +152,7 @@ class Rollcall:
         told = False
         while not self._over.is_set() and not self._lost:
             self._listen(GLANCE_SECONDS)
+            self._beat()
             if not told and self._asks():
                 told = True
                 self._spread({"asked": True})
@@ -144,6 +166,15 @@ class Rollcall:
         for line in self._lines.values() if self._rank == 0 else ():
             line.send(lost=self._found)
         self._see_off()
+
+    def _beat(self) -> None:
+        """Say that this rank is there, and see who is not."""
+        if self._beats.due():
+            for line in list(self._lines.values()):
+                line.send(beat=self._beats.own_step)
+        self._silent = self._beats.silent() & self._lines.keys()
+        self._behind = self._beats.hanging(0) if self._rank == 0 else {}
+        self._lost |= self._silent | self._behind.keys()
 
     def _see_off(self) -> None:
         """The main thread may be waiting for a rank that is gone, and there is no way to wake it."""
@@ -163,6 +194,7 @@ class Rollcall:
             rank = numbers[id(line)]
             try:
                 for said in line.read():
+                    self._beats.hear(rank, said.get("beat"))
                     self._hear(rank, said)
             except EOFError:
                 self._drop(rank, lost=True)
@@ -176,6 +208,8 @@ class Rollcall:
             self._lost.add(rank)
         elif "bye" in said:
             self._drop(rank, lost=False)
+        elif "beat" in said:
+            return
         elif self._rank == 0:
             self._spread(dict(said))
         else:
@@ -183,6 +217,7 @@ class Rollcall:
 
     def _drop(self, rank: int, *, lost: bool) -> None:
         line = self._lines.pop(rank, None)
+        self._beats.forget(rank)
         if line is not None:
             line.close()
             if lost:
@@ -193,10 +228,20 @@ class Rollcall:
             f"rank {rank}, which said: {self._words[rank]}"
             for rank in sorted(self._lost & self._words.keys())
         ]
-        silent = sorted(self._lost - self._words.keys())
-        if silent and not failed:
-            names = f"rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}"
-            failed = [f"{names} without a word: killed, out of memory, or the node is gone"]
+        failed += [
+            f"rank {rank}, which hangs: it has not begun step {step}, as others have"
+            for rank, step in sorted(self._behind.items())
+        ]
+        gone = self._lost - self._words.keys() - self._behind.keys()
+        for ranks, how in (
+            (gone - self._silent, "without a word: killed, out of memory, or the node is gone"),
+            (
+                gone & self._silent,
+                f"silent for {SILENT_SECONDS:.0f} s: stopped, or its machine or network hangs",
+            ),
+        ):
+            if ranks and not failed:
+                failed = [f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, sorted(ranks)))} {how}"]
         return "lost " + "; ".join(failed)
 
 

@@ -23,6 +23,7 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.ranks.lifeline import Lifeline, listen, reach, readable
 from dcgan_dist.ranks.lost import LostRanksError, first_line
+from dcgan_dist.ranks.machines import Seat
 from shards.printable import printable
 
 GLANCE_SECONDS = 0.05
@@ -30,6 +31,7 @@ AGENT_SECONDS = 20.0
 NAMED = 3
 """How many differences are told with their values."""
 Facts = Mapping[str, str]
+NOWHERE: Seat = {"host": "", "device": "", "gpu": ""}
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,12 @@ class Place:
 
 @dataclass
 class Met:
-    """The ranks of this attempt: a store for nobody else, and a line to each (rank 0), or to rank 0."""
+    """The ranks of this attempt: a store for nobody else, a line to each (rank 0), or to rank 0, and where
+    each computes, by rank."""
 
     store: Store
     lines: dict[int, Lifeline] = field(default_factory=dict)
+    seats: list[Seat] = field(default_factory=list)
 
 
 class NotMetError(LostRanksError):
@@ -62,14 +66,14 @@ class NotMetError(LostRanksError):
         return RuntimeError.__str__(self)
 
 
-def meet(place: Place, facts: Facts, *, seconds: float) -> Met:
-    """All ranks of this attempt, each started with the same `facts`.
+def meet(place: Place, facts: Facts, *, seconds: float, seat: Seat = NOWHERE) -> Met:
+    """All ranks of this attempt, each started with the same `facts`, and this one at `seat`.
 
     Raises NotMetError, and ConfigError, on all ranks, where the facts of one are not those of rank 0.
     """
     deadline = time.monotonic() + seconds
     try:
-        return (_host if place.rank == 0 else _join)(place, facts, seconds, deadline)
+        return (_host if place.rank == 0 else _join)(place, facts, seat, seconds, deadline)
     except socket.gaierror as error:
         told = f"MASTER_ADDR={printable(place.host)} cannot be resolved"
         raise NotMetError(f"{told} ({error.strerror}); give rank 0's address") from error
@@ -79,7 +83,7 @@ def meet(place: Place, facts: Facts, *, seconds: float) -> Met:
         raise NotMetError(f"{told}; does it run, and is that port open?") from error
 
 
-def _host(place: Place, facts: Facts, seconds: float, deadline: float) -> Met:
+def _host(place: Place, facts: Facts, seat: Seat, seconds: float, deadline: float) -> Met:
     """Rank 0's part."""
     common, own, where = _stores(place, seconds, deadline)
     nonce = secrets.token_hex(16)
@@ -100,10 +104,11 @@ def _host(place: Place, facts: Facts, seconds: float, deadline: float) -> Met:
         if told:
             guests.tell(refused=told)
             raise ConfigError(told)
-        guests.tell(go=True)
+        seats = [dict(seat), *(guests.seats[rank] for rank in range(1, place.ranks))]
+        guests.tell(go=seats)
         broken.pop_all()
         guests.dismiss_strangers()
-    return Met(PrefixStore(nonce, own), guests.lines)
+    return Met(PrefixStore(nonce, own), guests.lines, [*seats])
 
 
 def _stores(place: Place, seconds: float, deadline: float) -> tuple[Store, Store, list[Any]]:
@@ -142,6 +147,7 @@ class _Guests:
         self.missing = set(range(1, ranks))
         self.lines: dict[int, Lifeline] = {}
         self.facts: dict[int, dict[str, Any]] = {}
+        self.seats: dict[int, dict[str, str]] = {}
         self._strangers: list[Lifeline] = []
 
     def take(self, server: socket.socket) -> None:
@@ -163,12 +169,14 @@ class _Guests:
                 return
             said = messages[0]
             known = type(said.get("rank")) is int and type(said.get("facts")) is dict
+            known = known and type(said.get("seat")) is dict
             if not known or said.get("nonce") != self._nonce or said["rank"] not in self.missing:
                 raise EOFError
         except EOFError:
             line.close()
         else:
             self.lines[said["rank"]], self.facts[said["rank"]] = line, said["facts"]
+            self.seats[said["rank"]] = {name: str(said["seat"].get(name, "")) for name in NOWHERE}
             self.missing.remove(said["rank"])
         self._strangers.remove(line)
 
@@ -208,7 +216,7 @@ def _answering(store: Store, answer: str, ranks: int) -> Iterator[Any]:
                 store.delete_key(key)
 
 
-def _join(place: Place, facts: Facts, seconds: float, deadline: float) -> Met:
+def _join(place: Place, facts: Facts, seat: Seat, seconds: float, deadline: float) -> Met:
     """Every other rank's part."""
     common = _common(place, seconds, deadline)
     word = secrets.token_hex(16)
@@ -223,12 +231,12 @@ def _join(place: Place, facts: Facts, seconds: float, deadline: float) -> Met:
     line = Lifeline(reach(*line_at, deadline))
     with contextlib.ExitStack() as broken:
         broken.callback(line.close)
-        line.send(nonce=nonce, rank=place.rank, facts=dict(facts))
-        _wait_to_go(line, deadline)
+        line.send(nonce=nonce, rank=place.rank, facts=dict(facts), seat=dict(seat))
+        seats = _wait_to_go(line, deadline)
         there = store_at == (place.host, place.port)
         store = common if there else _client(*store_at, seconds, deadline)
         broken.pop_all()
-    return Met(PrefixStore(nonce, store), {0: line})
+    return Met(PrefixStore(nonce, store), {0: line}, seats)
 
 
 def _parse(answer: bytes) -> tuple[str, tuple[str, int], tuple[str, int]]:
@@ -238,7 +246,8 @@ def _parse(answer: bytes) -> tuple[str, tuple[str, int], tuple[str, int]]:
     return str(found["nonce"]), (str(store), int(store_port)), (str(line), int(line_port))
 
 
-def _wait_to_go(line: Lifeline, deadline: float) -> None:
+def _wait_to_go(line: Lifeline, deadline: float) -> list[Seat]:
+    """Where all ranks compute, once all have come."""
     while True:
         try:
             ready = readable([line], max(deadline + 1 - time.monotonic(), 0))
@@ -246,8 +255,8 @@ def _wait_to_go(line: Lifeline, deadline: float) -> None:
         except EOFError:
             messages = [{"lost": "rank 0 left before all ranks had met"}]
         for said in messages:
-            if "go" in said:
-                return
+            if isinstance(said.get("go"), list):
+                return list(said["go"])
             if "refused" in said:
                 raise ConfigError(printable(str(said["refused"])))
             raise NotMetError(printable(str(said.get("lost"))))

@@ -18,8 +18,10 @@ from dcgan_dist.gan.fingerprint import fingerprint
 from dcgan_dist.gan.model import Generator
 from dcgan_dist.gan.noise import Noise
 from dcgan_dist.gan.step import Cast, Metrics, gradient_norm, means, update_both, update_d, update_g
+from dcgan_dist.ranks import launcher
 from dcgan_dist.ranks.determinism import lenient
 from dcgan_dist.ranks.lost import is_loss
+from dcgan_dist.ranks.machines import few_cores
 from dcgan_dist.ranks.stopping import Signals, Stop
 from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder.owner import Owner
@@ -47,7 +49,7 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
     config = settle(config, here)
     trainer = Trainer(config, here, dataset=index.identity)
     first, last = trainer.resume(owner.saved if owner else 0), total_steps(config, index)
-    _tell_if_past(first, last, here)
+    _tell_first(first, last, here)
     blocks = Blocks(config.data.url, index)
     plan = Plan(blocks.kept_counts, batch_images=config.data.batch_images, seed=config.train.seed)
     run, scorer = config.run, Scorer(config, here, blocks) if config.eval.steps else None
@@ -81,7 +83,13 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
     return None
 
 
-def _tell_if_past(first: int, last: int, here: World) -> None:
+def _tell_first(first: int, last: int, here: World) -> None:
+    """What the run runs on, and what may be wrong with it."""
+    scarce = few_cores(here.device, sharing=launcher.sharing_cores())
+    if scarce:
+        log.warning("rank %d: %s", here.rank, scarce)
+    if here.rank == 0 and here.runs_on is not None:
+        print(here.runs_on, flush=True)
     if first > last and here.rank == 0:
         log.warning("the run is at step %d, past the %d that are asked for: nothing is trained", first, last)
 
@@ -105,6 +113,8 @@ def advance(trainer: "Trainer", feed: Feed, stop: Stop, step: int) -> bool:
     """Do step `step`; False where the ranks are to stop and the data of one do not come, so that none can."""
     try:
         batch = feed.batch_unless(partial(stop.in_vain, step))
+        if batch is not None:
+            trainer.here.begin(step)
         if batch is not None and trainer.updates_d(step):
             trainer.update(step, pictures.to_device(batch, trainer.here.device, trainer.dtype))
         elif batch is not None:
@@ -217,6 +227,7 @@ class Trainer:
             "dataset": self.dataset,
             "config": asdict(self.config),
             "versions": versions(),
+            "runs_on": self.here.runs_on.facts() if self.here.runs_on else {},
             "scalers": {"g": self.g.scaler.state_dict(), "d": self.d.scaler.state_dict()},
         }
         return checkpoint.snapshot(self.g, self.d, self.ema), facts

@@ -49,10 +49,12 @@ def test_flags_are_set_before_a_device_is_chosen_and_the_group_is_made(
     monkeypatch.setattr(torch.cuda, "set_device", note("set_device", None))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(
-        world, "place", lambda: Place(rank=0, ranks=1, host="h", port=1, local=True, agent=False)
+        world.launcher, "place", lambda: Place(rank=0, ranks=1, host="h", port=1, local=True, agent=False)
     )
     monkeypatch.setattr(world, "meet", note("meet", MagicMock()))
     monkeypatch.setattr(world, "Rollcall", MagicMock())
+    monkeypatch.setattr(world, "seat", MagicMock())
+    monkeypatch.setattr(world, "runs_on", MagicMock())
     monkeypatch.setattr(dist, "init_process_group", note("group", None))
     monkeypatch.setattr(dist, "is_initialized", lambda: False)
     monkeypatch.setattr(world.World, "agree", lambda *_: 0)

@@ -13,6 +13,7 @@ import torch
 
 from dcgan_dist.chaos.local_ranks import LocalRanks
 from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.ranks.launcher import environment, free_port
 from dcgan_dist.ranks.lost import is_loss
 from dcgan_dist.ranks.stopping import STOPPED, Signals, Stop
 from dcgan_dist.train import main
@@ -60,7 +61,7 @@ def test_a_killed_rank_takes_the_others_down_and_is_named(rooms16: str, tmp_path
         until(lambda: lines(out / "metrics.jsonl") >= 3 or not ranks.running)
         ranks.signal(signal.SIGKILL, 1)
         assert ranks.wait(30) == [1, -signal.SIGKILL]
-        told = [line for line in ranks.told(0).splitlines() if not line.startswith("step ")]
+        told = [line for line in ranks.told(0).splitlines() if not line.startswith(("step ", "2 ranks"))]
     assert len(told) == 1
     assert told[0].startswith("error: rank 0: lost rank 1 without a word: killed")
 
@@ -74,6 +75,102 @@ def test_the_others_say_one_line_when_rank_0_is_killed(rooms16: str, tmp_path: P
         for rank in (1, 2, 3):
             (line,) = ranks.told(rank).splitlines()
             assert line.startswith(f"error: rank {rank}: lost rank 0 without a word: killed")
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_a_stopped_process_is_named_and_the_others_leave_in_time(
+    rooms16: str, tmp_path: Path, victim: int
+) -> None:
+    """Its connections stay open, and gloo waits for it as NCCL waits for a killed one."""
+    out = tmp_path / "run"
+    others = [rank for rank in range(3) if rank != victim]
+    with LocalRanks(words(rooms16, out, ENDLESS, "--data.batch_images=15"), 3) as ranks:
+        until(lambda: lines(out / "metrics.jsonl") >= 3 or not ranks.running)
+        ranks.signal(signal.SIGSTOP, victim)
+        began = time.monotonic()
+        until(lambda: not any(ranks.processes[rank].is_alive() for rank in others), seconds=30)
+        assert time.monotonic() - began < 15
+        for rank in others:
+            assert ranks.processes[rank].exitcode == 1
+            line = ranks.told(rank).splitlines()[-1]
+            assert line.startswith(f"error: rank {rank}: lost rank {victim} silent for 9 s: "), line
+        ranks.signal(signal.SIGCONT, victim)
+        assert ranks.wait(30)[victim] == 1
+        assert "lost rank" in ranks.told(victim).splitlines()[-1]
+
+
+def test_a_rank_whose_step_does_not_come_is_named(rooms16: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    program = (
+        "import os, sys, time\n"
+        "from dcgan_dist.stream.feed import Feed\n"
+        "take, taken = Feed.batch_unless, []\n"
+        "def stuck(self, *more):\n"
+        "    taken.append(1)\n"
+        "    if os.environ['RANK'] == '1' and len(taken) == 4: time.sleep(120)\n"
+        "    return take(self, *more)\n"
+        "Feed.batch_unless = stuck\n"
+        "from dcgan_dist.train import own_process\n"
+        "raise SystemExit(own_process(sys.argv[1:]))\n"
+    )
+    port = free_port()
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *words(rooms16, out, ENDLESS, "--train.timeout_seconds=5")],
+            env=os.environ | environment(rank, 2, port=port),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=60)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [1, 1]
+    for rank in range(2):
+        assert (
+            f"error: rank {rank}: lost rank 1, which hangs: it has not begun step 3, as others have"
+            in said[rank]
+        )
+
+
+def test_a_failing_ranks_message_comes_out_while_the_group_cannot_be_closed(
+    rooms16: str, tmp_path: Path
+) -> None:
+    """NCCL's group may wait for other ranks for ever, and so may a writer's last upload for its storage."""
+    program = (
+        "import os, sys, time\n"
+        "import torch.distributed as dist\n"
+        "from dcgan_dist.ranks.world import leave\n"
+        "from dcgan_dist.training.coordinator import Coordinator\n"
+        "from dcgan_dist.training.trainer import Trainer\n"
+        "from dcgan_dist.train import own_process\n"
+        "dist.destroy_process_group = lambda: time.sleep(1000)\n"
+        "update = Trainer.update\n"
+        "def fail(self, step, real):\n"
+        "    if step == 5 and self.here.rank == 1: raise MemoryError('no more of it')\n"
+        "    update(self, step, real)\n"
+        "Trainer.update = fail\n"
+        "leave(own_process(sys.argv[1:]))\n"
+    )
+    port = free_port()
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *words(rooms16, tmp_path / "run", ENDLESS)],
+            env=os.environ | environment(rank, 2, port=port),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    ranks[1].wait(60)
+    began = time.monotonic()
+    said = [rank.communicate(timeout=30)[1] for rank in ranks]
+    assert time.monotonic() - began < 15
+    assert said[1].startswith("rank 1 failed:\nTraceback")
+    assert said[1].count("MemoryError: no more of it") == 1
+    assert "error: rank 0: lost rank 1, which said: no more of it" in said[0]
+    assert [rank.returncode for rank in ranks] == [1, 1]
 
 
 def test_a_stop_that_no_rank_can_have_written_is_not_believed() -> None:
