@@ -21,6 +21,9 @@ def prepare(determinism: Determinism, *, allow_tf32: bool) -> None:
     """For this process's GPU, if there is one."""
     if not torch.cuda.is_available():
         return
+    # Two communicators (see `players.statistics_group`) could wait for each other if ranks ran their kernels
+    # in different orders: this keeps the order in which the host asks, the same on all (NCCL 2.26).
+    os.environ.setdefault("NCCL_LAUNCH_ORDER_IMPLICIT", "1")
     if determinism != "default":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(determinism != "default", warn_only=determinism == "warn")

@@ -4,10 +4,12 @@ batch norm, gradient all-reduce, compilation. Networks and step know nothing of 
 
 import ctypes
 import sys
-from functools import partial
+from datetime import timedelta
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -64,7 +66,7 @@ def player(net: Network, config: Config, world: World, example: Tensor) -> Playe
     scaler = torch.amp.GradScaler(world.device.type, enabled=config.train.precision == "float16")
     parallel: nn.Module = net
     if world.group is not None and world.ranks > 1:
-        synchronise(net, world.group)
+        synchronise(net, statistics_group(world.group, config.train.timeout_seconds))
         parallel = DistributedDataParallel(net, gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MB)
         if config.train.deterministic and needed(world.group):
             parallel.register_comm_hook(Ordered(world.group), mean_of_bucket)
@@ -73,6 +75,21 @@ def player(net: Network, config: Config, world: World, example: Tensor) -> Playe
     if config.train.compile:
         parallel, helping = torch.compile(parallel), torch.compile(net)  # type: ignore[assignment]
     return Player(bare=net, parallel=parallel, helping=helping, optim=optim, scaler=scaler)
+
+
+@lru_cache(maxsize=1)
+def statistics_group(group: dist.ProcessGroup, timeout_seconds: float) -> dist.ProcessGroup:
+    """The group for batch norm's sums: the same ranks, on GPUs by a communicator of their own.
+
+    Sums of gradients take long and the next layer does not wait for them; on one communicator, batch norm's,
+    which it waits for, would stand behind them. NCCL keeps the order in which the host asks, see
+    `determinism.prepare`.
+    """
+    if dist.get_backend(group) != "nccl":
+        return group
+    made = dist.new_group(timeout=timedelta(seconds=timeout_seconds))
+    assert isinstance(made, dist.ProcessGroup)
+    return made
 
 
 def _settle(parallel: DistributedDataParallel, example: Tensor) -> None:

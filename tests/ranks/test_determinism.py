@@ -19,9 +19,10 @@ from dcgan_dist.ranks.rendezvous import Place
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A GPU for the test, and the switches of this process as they were afterwards."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    for name in ("CUBLAS_WORKSPACE_CONFIG", "NCCL_LAUNCH_ORDER_IMPLICIT"):
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
     yield
-    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
     torch.use_deterministic_algorithms(False)
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = True, False
@@ -39,6 +40,7 @@ def test_flags_are_set_before_a_device_is_chosen_and_the_group_is_made(
     def note(name: str, answer: Any) -> Any:
         def called(*_: Any, **__: Any) -> Any:
             seen.append((name, (*mode(), os.environ.get("CUBLAS_WORKSPACE_CONFIG"))))
+            assert os.environ["NCCL_LAUNCH_ORDER_IMPLICIT"] == "1"
             return answer
 
         return called

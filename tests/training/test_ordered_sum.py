@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dcgan_dist.config.settings import Config, Model, Train
+from dcgan_dist.gan.batchnorm import BatchNorm
 from dcgan_dist.ranks import world
 from dcgan_dist.training import players
 from dcgan_dist.training.ordered_sum import Ordered, mean_in_order, mean_of_bucket
@@ -95,10 +96,13 @@ def test_where_the_order_would_follow_the_topology(
     group = MagicMock()
     group.size.return_value = ranks
     monkeypatch.setattr(dist, "get_backend", lambda _: backend)
-    made = MagicMock()
+    made, own = MagicMock(), MagicMock(spec=dist.ProcessGroup)
+    monkeypatch.setattr(dist, "new_group", lambda **_: own)
     monkeypatch.setattr(players, "DistributedDataParallel", made)
     config = Config(model=Model(net="tiny16"), train=Train(deterministic=deterministic, precision="float32"))
     here = world.World(rank=0, ranks=ranks, device=torch.device("cpu"), group=group)
     monkeypatch.setattr(players, "_settle", lambda *_: None)
-    players.make_players(config, here)
+    g, d = players.make_players(config, here)
     assert made.return_value.register_comm_hook.call_count == ordered
+    groups = {m.group for net in (g.bare, d.bare) for m in net.modules() if isinstance(m, BatchNorm)}
+    assert groups == {own if backend == "nccl" else group}, "batch norm's sums do not stand behind gradients"
