@@ -1,15 +1,14 @@
-"""What rank 0 does beside training: checkpoints in the background, TensorBoard, metrics.jsonl, sample
-grids, progress.
+"""What rank 0 keeps in the run folder beside training: checkpoints in the background, metrics.jsonl, sample
+grids; and progress.
 
     config.yaml  metrics.jsonl  tensorboard/  samples/step-*.png  real.png  checkpoints/
 
-The files that grow are `folder`'s.
+Kept out: files that grow, which are `growing_files`'; what TensorBoard shows, which is `tensorboard`'s.
 """
 
 import logging
 import math
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dcgan_dist import pictures
@@ -35,6 +33,7 @@ from dcgan_dist.seeds import seed_for
 from dcgan_dist.training import alarms
 from dcgan_dist.training.alarms import Alarms
 from dcgan_dist.training.profiling import Trace
+from dcgan_dist.training.tensorboard import Board, errors_told_once
 from shards import ShardsError
 from shards.dataset.reader import Blocks
 from shards.redact import is_secret
@@ -42,22 +41,6 @@ from shards.storage import store
 from shards.storage.retries import one_line
 
 log = logging.getLogger("dcgan_dist")
-
-LAYOUT = {
-    "training": {
-        "losses": ["Multiline", ["loss/d", "loss/g"]],
-        "D(x), D(G(z)) before and after D's update": [
-            "Multiline",
-            ["d/real", "d/fake_before", "d/fake_after"],
-        ],
-        "gradient norms": ["Multiline", ["gradient/d", "gradient/g"]],
-        "images per second": ["Multiline", ["speed/images_per_second"]],
-        "share of time waiting for data": ["Multiline", ["speed/data_wait_share"]],
-    }
-}
-
-BOARD_RANKS = 16
-"""Ranks with curves of their own in TensorBoard; metrics.jsonl has all."""
 
 
 class Coordinator:
@@ -82,11 +65,7 @@ class Coordinator:
         for row in [best or {}, *self._history.kept]:
             self._note_score(row)
         self._diversity: dict[str, float] = {}  # to be told with the next line
-        # What an earlier life wrote of the steps that come now is not shown beside them.
-        purged = first_step + 1 if first_step else 0
-        self._board = SummaryWriter(str(self.folder.growing / "tensorboard"), purge_step=purged)
-        if not first_step:
-            self._board.add_custom_scalars(LAYOUT)
+        self._board = Board(self.folder.growing, first_step)
         self._bar = tqdm(
             total=total_steps, initial=first_step, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1
         )
@@ -105,11 +84,8 @@ class Coordinator:
         """One line of metrics, everywhere; `by_rank` holds a value for each rank."""
         self._history.write({"step": step, **values, **self._diversity, "ranks": by_rank})
         self._diversity = {}
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
-        for name, row in by_rank.items():
-            for rank, value in enumerate(row[:BOARD_RANKS] if len(row) > 1 else []):
-                self._board.add_scalar(f"rank-{rank:02d}/{name.replace('/', '-')}", value, step)
+        self._board.curves(step, values)
+        self._board.curves_by_rank(step, by_rank)
         for text in self._alarms.of_losses(values):
             self._alarm(step, text)
         shown = [f"{n[-1].upper()} {values[n]:.3f}" for n in ("loss/d", "loss/g") if n in values]
@@ -123,14 +99,13 @@ class Coordinator:
 
     def _alarm(self, step: int, text: str) -> None:
         log.warning("step %d: %s", step, text)
-        self._board.add_text("alarms", text, step)
+        self._board.alarm(step, text)
 
     def score(self, step: int, values: dict[str, float], protocol: dict[str, Any]) -> None:
         """The scores of step's samples, in lines and curves of their own."""
         told = {f"eval/{name}": value for name, value in values.items()}
         self._history.write({"step": step, **told, "protocol": protocol})
-        for name, value in told.items():
-            self._board.add_scalar(name, value, step)
+        self._board.curves(step, told)
         self._note_score({"step": step, **told})
 
     def _note_score(self, row: Mapping[str, Any]) -> None:
@@ -175,7 +150,7 @@ class Coordinator:
             images = pictures.to_uint8(preview(z))
         self._picture("samples", images, step, f"samples/{checkpoint.stem(step)}.png")
         share = alarms.diversity(images) / max(self._real_diversity, 1e-9)
-        self._board.add_scalar("samples/diversity", share, step)
+        self._board.curves(step, {"samples/diversity": share})
         self._diversity = {"samples/diversity": share} if step else {}
         if self._diversity and step % self.config.run.log_steps and step != self._total:
             self._history.write({"step": step, **self._diversity})
@@ -190,7 +165,7 @@ class Coordinator:
         self.folder.write("profile/rank-0.json.gz", data)
 
     def _picture(self, tag: str, images: NDArray[np.uint8], step: int, name: str) -> None:
-        self._board.add_image(tag, pictures.grid(images), step, dataformats="HWC")
+        self._board.picture(step, tag, pictures.grid(images))
         self.folder.write(name, pictures.grid_png(images))
 
     def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
@@ -278,16 +253,9 @@ def coordinate(
 @contextmanager
 def _one_line(url: str) -> Iterator[None]:
     """An error of the system at a file of the run folder `url` as one line."""
-    before = threading.excepthook
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        """TensorBoard's thread hands its error on to whoever writes next."""
-        if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
-            before(args)
-
-    threading.excepthook = hook
     try:
-        yield
+        with errors_told_once():
+            yield
     except BrokenPipeError:  # of whoever read the output
         raise
     except OSError as error:
@@ -295,8 +263,6 @@ def _one_line(url: str) -> Iterator[None]:
             f"run.dir={url} cannot be written: {one_line(error)}; checkpoints are as they were; make room or "
             "give access, then start the same command again"
         ) from error
-    finally:
-        threading.excepthook = before
 
 
 def fixed_noise(config: Config) -> Tensor:
