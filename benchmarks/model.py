@@ -25,21 +25,25 @@ Counted, for the paper's network (`$NET`), one update of each network on a minib
 - $WORK GFLOP an image, $WEIGHTS million weights;
 - $COLLECTIVES collectives: batch norm's sums, there and back, wherever a layer runs, and one of gradients for each network.
   A layer's statistics are needed before the next begins: they are latency, not bandwidth, and cannot hide behind
-  work. `python -m benchmarks.scaling` counts them on real ranks.
+  work. `python -m benchmarks.scaling` counts them on real ranks;
+- $ALONE operations handed to a single GPU, and $TOGETHER to each of several: `tests/training/test_launches.py` counts them.
 
-Stated: $PEAK TFLOP/s a GPU in bf16, $SHARE of it reached with many images and half of that with $HALF; a step takes at
-least $LAUNCH ms of launches; a small collective takes $NEAR_US us in a node of 8 and $FAR_US us more for each doubling of nodes;
-a large one moves $NEAR_GB GB/s for each GPU in a node and $FAR_GB GB/s across nodes. Nothing is taken to overlap, though
-gradients do in part."""  # noqa: E501
+Stated: $PEAK TFLOP/s a GPU in bf16, $SHARE of it reached with many images and half of that with $HALF; the host takes $LAUNCH us
+to hand an operation over, beside the GPU's work, and the longer of the two counts; a small collective takes $NEAR_US us in a
+node of 8 and $FAR_US us more for each doubling of nodes; a large one moves $NEAR_GB GB/s for each GPU in a node and $FAR_GB GB/s
+across nodes where each GPU has a card of 400 Gb/s of its own (some 40 where a node has one). Collectives are not taken to
+overlap, though gradients do in part."""  # noqa: E501
 
 FOOT = """## What to choose
 
-- **The paper's batch of 128**: one node, if not one GPU. Launches and the latency of batch norm's sums do not shrink
-  with the images, and across nodes the gradients alone take longer than the work. More GPUs are for more runs: seeds,
-  ablations.
-- **Batch 1,024**: one node; across nodes the gradients take most of a step.
-- **Batch 8,192**: a few nodes. It is another optimisation problem than the paper's; say so beside the results.
-- What would move the limits: gradients in bf16 and overlapped, CUDA graphs for the launches."""  # noqa: E501
+- **The paper's batch of 128**: one GPU, or up to four. Launches and the latency of batch norm's sums do not shrink with
+  the images. More GPUs are for more runs: seeds, ablations.
+- **Batch 1,024**: one node, or two.
+- **Batch 8,192**: up to eight nodes. It is another optimisation problem than the paper's; say so beside the results.
+- What would move the limits: CUDA graphs for the launches, gradients in bf16 and overlapped."""  # noqa: E501
+
+OPERATIONS = {"alone": (149, 196), "together": (240, 262)}
+"""Of a step of the paper's G and of one of its D, as `tests/training/test_launches.py` counts them."""
 
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 BATCHES = (128, 1024, 8192)
@@ -52,11 +56,11 @@ class Machine:
     peak_flops: float = 989e12  # one GPU, bf16, dense
     share: float = 0.35  # of the peak, at 64 images a GPU and more
     half_images: float = 16.0  # images a GPU at which half of that share is reached
-    launch_seconds: float = 1.5e-3  # of a step without CUDA graphs, however few the images
+    launch_seconds: float = 5e-6  # of the host, for each operation that it hands over
     near_seconds: float = 15e-6  # a small collective within a node
     far_seconds: float = 12e-6  # more of it for each doubling of nodes
     near_bytes_per_second: float = 300e9  # of a large all-reduce within a node, each GPU
-    far_bytes_per_second: float = 40e9  # across nodes
+    far_bytes_per_second: float = 200e9  # across nodes, each GPU with a card of 400 Gb/s of its own
 
 
 def multiplications(net: Net) -> float:
@@ -99,25 +103,32 @@ def step_seconds(net: str, *, batch: int, gpus: int, machine: Machine) -> dict[s
     nodes = ceil(gpus / 8)
     one = machine.near_seconds + machine.far_seconds * log2(nodes) if gpus > 1 else 0.0
     sent = 4 * weights(described) * 2 * (gpus - 1) / gpus
+    launches = machine.launch_seconds * sum(OPERATIONS["together" if gpus > 1 else "alone"])
     return {
-        "work": max(work, machine.launch_seconds),
+        "work": work,
+        "launches": launches,
         "statistics": one * least(net, "alternate"),
         "gradients": sent / (machine.near_bytes_per_second if nodes == 1 else machine.far_bytes_per_second),
     }
 
 
+def total(parts: dict[str, float]) -> float:
+    """Seconds of a step: the host hands over beside the work, and the longer of the two counts."""
+    return sum(parts.values()) - min(parts["work"], parts["launches"])
+
+
 def table(net: str, batch: int, machine: Machine) -> list[str]:
     """One batch over all numbers of GPUs, as Markdown."""
     rows = [
-        "| GPUs | images/s | efficiency | work | statistics | gradients | limit |",
-        "|---:|---:|---:|---:|---:|---:|---|",
+        "| GPUs | images/s | efficiency | work | launches | statistics | gradients | limit |",
+        "|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
-    alone = batch / sum(step_seconds(net, batch=batch, gpus=1, machine=machine).values())
+    alone = batch / total(step_seconds(net, batch=batch, gpus=1, machine=machine))
     for gpus in GPUS:
         if batch % gpus:
             continue
         parts = step_seconds(net, batch=batch, gpus=gpus, machine=machine)
-        rate = batch / sum(parts.values())
+        rate = batch / total(parts)
         shown = " | ".join(f"{1e3 * seconds:.2f} ms" for seconds in parts.values())
         limit = max(parts, key=lambda name: parts[name])
         rows.append(f"| {gpus} | {rate:,.0f} | {rate / alone / gpus:.0%} | {shown} | {limit} |")
@@ -136,7 +147,9 @@ def page() -> str:
         "PEAK": f"{machine.peak_flops / 1e12:.0f}",
         "SHARE": f"{machine.share:.0%}",
         "HALF": f"{machine.half_images:.0f}",
-        "LAUNCH": f"{1e3 * machine.launch_seconds:.1f}",
+        "LAUNCH": f"{1e6 * machine.launch_seconds:.0f}",
+        "ALONE": str(sum(OPERATIONS["alone"])),
+        "TOGETHER": str(sum(OPERATIONS["together"])),
         "NEAR_US": f"{1e6 * machine.near_seconds:.0f}",
         "FAR_US": f"{1e6 * machine.far_seconds:.0f}",
         "NEAR_GB": f"{machine.near_bytes_per_second / 1e9:.0f}",

@@ -16,6 +16,7 @@ from benchmarks.step import FILTERS_64
 from dcgan_dist.config.settings import Config, Data, Model, Train
 from dcgan_dist.gan.batchnorm import BatchNorm
 from dcgan_dist.gan.description import parse_net
+from dcgan_dist.gan.model import Discriminator, Generator
 from dcgan_dist.ranks.world import World
 from dcgan_dist.training.trainer import Trainer
 
@@ -67,9 +68,9 @@ def least(net: str, rule: str) -> int:
     """Collectives of two steps that the mathematics needs: the statistics of each batch norm, there and back,
     each time it runs (none can wait for the next layer; D's of real and fake go together), and one sum of
     gradients per network."""
-    config = Config(model=Model(net=net))
-    trainer = Trainer(config, World(rank=0, ranks=1, device=torch.device("cpu"), group=None))
-    g, d = (sum(isinstance(m, BatchNorm) for m in player.bare.modules()) for player in (trainer.g, trainer.d))
+    with torch.device("meta"):
+        networks = Generator(parse_net(net), norm_eps=1e-8), Discriminator(parse_net(net), norm_eps=1e-8)
+    g, d = (sum(isinstance(module, BatchNorm) for module in network.modules()) for network in networks)
     # G's update: both networks, there and back. D's: G there; D there and back.
     g_update, d_update = 2 * g + 2 * d + 1, g + 2 * d + 1
     return g_update + d_update if rule == "alternate" else 2 * (g_update + d_update - g)

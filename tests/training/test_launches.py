@@ -13,6 +13,7 @@ from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.model import OPERATIONS
 from dcgan_dist.config.settings import Config, Data, Model, Train
 from dcgan_dist.ranks.world import World
 from dcgan_dist.training import players
@@ -56,11 +57,12 @@ def alone(net: nn.Module, **_: Any) -> nn.Module:
     return net
 
 
-@pytest.mark.parametrize(("ranks", "most_g", "most_d"), [(1, 150, 200), (8, 240, 262)])
-def test_a_step_stays_within_its_budget(ranks: int, most_g: int, most_d: int) -> None:
+@pytest.mark.parametrize(("ranks", "which"), [(1, "alone"), (8, "together")])
+def test_a_step_stays_within_its_budget(ranks: int, which: str) -> None:
+    """The budget is what docs/scaling.md is computed from; releases of torch may need less."""
     (found,) = run_ranks(counted, 1, ranks)
-    for seen, most in zip(found, (most_g, most_d), strict=True):
-        assert 100 < seen.total() <= most, seen.most_common()
+    for seen, most in zip(found, OPERATIONS[which], strict=True):
+        assert 0.9 * most < seen.total() <= most, seen.most_common()
     if ranks > 1:  # a layer and direction: one gather and four kernels beside the network's own
         assert [seen["_allgather_base_"] for seen in found] == [14, 10]
         assert not any(seen["allgather_"] for seen in found)
