@@ -26,7 +26,14 @@ ROOT = Path(__file__).parent.parent
 OUT = ROOT / "runs" / "first_day"
 PICTURES = ROOT / "docs" / "first_day"
 NETS = {"dcgan64": "dcgan64", "64_filters": FILTERS_64, "imagenet32": "imagenet32"}
-COMPARED = ["plain_float32", "plain_bfloat16", "ours_float32", "ours_bfloat16", "ours_bfloat16_compiled"]
+COMPARED = [
+    "plain_float32",
+    "plain_bfloat16",
+    "ours_float32",
+    "ours_bfloat16",
+    "ours_bfloat16_compiled",
+    "ours_bfloat16_graphs",
+]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,6 +21,7 @@ from benchmarks.plain import PlainLoop, Switches
 from benchmarks.record import apart, capability, interleaved, ratios, record
 from dcgan_dist.config.settings import Config, Data, Model, Train
 from dcgan_dist.gan.description import parse_net
+from dcgan_dist.ranks.determinism import prepare
 from dcgan_dist.ranks.world import World
 from dcgan_dist.training.precision import choose
 from dcgan_dist.training.trainer import Trainer
@@ -40,22 +42,34 @@ SWITCHES = {
 
 
 def make_ours(
-    net: str, device: torch.device, images: int, precision: str, steps: int, compiled: bool = False
+    net: str, device: torch.device, images: int, precision: str, steps: int, how: str = ""
 ) -> Callable[[], int]:
+    """Ours, `how` being "compiled", by "graphs", or as it is."""
     config = Config(
         data=Data(batch_images=images),
         model=Model(net=net),
-        train=Train(update_rule="both", precision=precision, compile=compiled),  # type: ignore[arg-type]
+        train=Train(
+            update_rule="both",
+            precision=precision,  # type: ignore[arg-type]
+            compile=how == "compiled",
+            graphs=how == "graphs",
+        ),
     )
+    prepare("error", allow_tf32=False)
     trainer = Trainer(config, World(rank=0, ranks=1, device=device, group=None))
     size = parse_net(net).image_size
     # Channels last, as they come from `pictures.to_device`.
     real = (torch.rand(images, size, size, 3, device=device) * 2 - 1).permute(0, 3, 1, 2)
+    # Graphs are fed from the host, as in training.
+    pixels = np.random.default_rng(0).integers(0, 256, (images, size, size, 3), np.uint8)
     state = {"step": 0}
 
     def run() -> int:
         for _ in range(steps):
-            trainer.update(state["step"], real)
+            if how == "graphs":
+                trainer.step(state["step"], pixels)
+            else:
+                trainer.update(state["step"], real)
             state["step"] += 1
         _wait(device)
         return steps * images
@@ -135,8 +149,8 @@ def contenders(net: str, device: torch.device, images: int, steps: int) -> dict[
     found: dict[str, Made] = {}
     for precision in ("float32", "bfloat16")[: 1 + units]:
         found[f"ours_{precision}"] = apart(make_ours, *common, precision, steps)
-        if device.type == "cuda":
-            found[f"ours_{precision}_compiled"] = apart(make_ours, *common, precision, steps, True)
+        for how in ("compiled", "graphs") if device.type == "cuda" else ():
+            found[f"ours_{precision}_{how}"] = apart(make_ours, *common, precision, steps, how)
     for name, switch in SWITCHES.items():
         if units or name != "bfloat16":
             found[f"plain_{name}"] = apart(make_plain, *common, switch, steps)
@@ -185,10 +199,11 @@ def measure(
         record("step", f"{prefix}/{name}", values, unit="images/s", config=config)
     for name, values in compared(rates, precision).items():
         record("step", f"{prefix}/{name}", values, unit="ratio", config=config)
-    if ours := rates.get(f"ours_{precision}"):
-        needed = operations(net)
-        share = ratios([rate * needed for rate in ours], products)
-        record("step", f"{prefix}/share_of_matmul_rate", share, unit="ratio", config=config)
+    for name, how in (("share_of_matmul_rate", ""), ("graphs_share_of_matmul_rate", "_graphs")):
+        if ours := rates.get(f"ours_{precision}{how}"):
+            needed = operations(net)
+            share = ratios([rate * needed for rate in ours], products)
+            record("step", f"{prefix}/{name}", share, unit="ratio", config=config)
 
 
 def compared(rates: dict[str, list[float]], precision: str) -> dict[str, list[float]]:
@@ -198,6 +213,8 @@ def compared(rates: dict[str, list[float]], precision: str) -> dict[str, list[fl
         "fp32_ratio_to_plain": ("ours_float32", "plain_float32"),
         "ratio_to_plain_bfloat16": ("ours_bfloat16", "plain_bfloat16"),
         "compiled_ratio_to_plain": (f"ours_{precision}_compiled", "plain_float32"),
+        "graphs_ratio_to_plain": (f"ours_{precision}_graphs", "plain_float32"),
+        "graphs_ratio_to_plain_bfloat16": ("ours_bfloat16_graphs", "plain_bfloat16"),
     }
     pairs |= {f"alone/{name}": (f"plain_{name}", "plain_float32") for name in SWITCHES if name != "float32"}
     return {

@@ -17,6 +17,11 @@ def to_device(batch: NDArray[np.uint8], device: torch.device, dtype: torch.dtype
     images = torch.from_numpy(batch)
     if device.type == "cuda":
         images = images.pin_memory().to(device, non_blocking=True)
+    return spread(images, dtype)
+
+
+def spread(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 (n, S, S, 3) -> (n, 3, S, S) in [-1, 1], channels last in memory."""
     return images.permute(0, 3, 1, 2).to(dtype).div_(127.5).sub_(1)
 
 

@@ -221,6 +221,21 @@ def test_no_step_waits_for_the_device(rooms16: str, tmp_path: Path, precision: s
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("rule", ["both", "alternate"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_graphs_have_the_bits_of_the_eager_run(
+    rooms16: str, tmp_path: Path, precision: str, rule: str
+) -> None:
+    more = [f"--train.precision={precision}", "--train.ema_decay=0.9", f"--train.update_rule={rule}", CUDA]
+    for out, graphs, steps in (("eager", "false", 9), ("broken", "true", 4), ("broken", "true", 9)):
+        arguments = words(
+            rooms16, tmp_path / out, *more, f"--train.graphs={graphs}", f"--train.steps={steps}"
+        )
+        assert main(arguments) == 0
+    assert differing(tmp_path / "broken", tmp_path / "eager") == []
+    assert losses(tmp_path / "broken") == losses(tmp_path / "eager")
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_compiled_training_follows_the_eager_one(rooms16: str, tmp_path: Path, ranks: int) -> None:
     for name in ("true", "false"):

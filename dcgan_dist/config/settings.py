@@ -109,6 +109,8 @@ class Train:
     """auto takes the GPU of this rank if there is one that can do all that training needs, else the CPU."""
     compile: bool = False
     """torch.compile both networks (GPUs; it fails on CPUs)."""
+    graphs: bool = False
+    """On NVIDIA GPUs: each update as one CUDA graph, for hosts that launch kernels too slowly."""
     deterministic: bool = True
     """On GPUs: only kernels that repeat themselves to the bit, as resuming exactly needs."""
     allow_tf32: bool = False
@@ -189,6 +191,8 @@ def check(config: Config, *, ranks: int) -> None:
         {f"{group}.{name}": value for group, part in asdict(config).items() for name, value in part.items()}
     )
     _check_best(config)
+    if train.graphs and train.compile:
+        raise ConfigError("train.graphs and train.compile exclude each other; choose one")
     below_one = {"optim.beta1": optim.beta1, "optim.beta2": optim.beta2, "train.ema_decay": train.ema_decay}
     for name, fraction in below_one.items():
         if fraction is not None and not 0 <= fraction < 1:

@@ -28,8 +28,17 @@ class Noise:
 
     def draw(self, seed: int) -> Tensor:
         """(rows, z_size) float32 on the device."""
+        return self.of_key(self.key(seed))
+
+    @staticmethod
+    def key(seed: int) -> int:
+        """What a seed comes to, an int64."""
         key = _mix(seed)
-        hashed = _product(self._hashed ^ _signed(key ^ key >> 30))
+        return _signed(key ^ key >> 30)
+
+    def of_key(self, key: int | Tensor) -> Tensor:
+        """As `draw`, by a key that may lie on the device, () int64."""
+        hashed = _product(self._hashed ^ key)
         if self.kind == "normal":
             return _normal(_shifted_in(hashed, 31))
         # Its upper 24 bits with their sign, which the hash's last step would leave as they are, are k in

@@ -27,7 +27,8 @@ class Player(Generic[Network_co]):
     """One network as its own update sees it.
 
     `bare` is the network; `parallel` the same network inside its gradient all-reduce (or `bare` again), for
-    its own update; `helping` is `bare`, or that compiled, for the other network's update.
+    its own update; `helping` is `bare`, or that compiled, for the other network's update. `exchange`
+    is called where gradients are there and not yet learned from.
     """
 
     bare: Network_co
@@ -35,6 +36,7 @@ class Player(Generic[Network_co]):
     helping: Callable[..., Any]
     optim: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    exchange: Callable[[], None] = lambda: None
 
 
 Cast = Callable[[], AbstractContextManager[None]]
@@ -102,6 +104,7 @@ def _descend(player: Player[nn.Module], loss: Tensor) -> None:
     for weight in player.bare.parameters():
         weight.grad = None
     torch.autograd.backward(player.scaler.scale(loss))
+    player.exchange()
     player.scaler.unscale_(player.optim)  # so that gradient norms can be read after the step
     player.scaler.step(player.optim)
     player.scaler.update()

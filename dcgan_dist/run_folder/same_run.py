@@ -22,6 +22,7 @@ FREE = {f"data.{f.name}" for f in fields(Data) if f.name != "batch_images"} | {
         "train.steps",
         "train.device",
         "train.compile",
+        "train.graphs",
         "train.deterministic",
         "train.timeout_seconds",
     ),

@@ -7,7 +7,7 @@ many bytes as a ring sends. Two numbers have one sum, and gloo's order is that o
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.futures import Future
 from torch.nn import functional
@@ -59,3 +59,14 @@ def mean_in_order(values: Tensor, group: dist.ProcessGroup) -> Tensor:
     if padded is not values:
         values.copy_(padded[:n])
     return values
+
+
+@torch.no_grad()
+def mean_of_gradients(net: nn.Module, group: dist.ProcessGroup) -> None:
+    """The gradients of `net`, in place, without DDP: what a CUDA graph can hold."""
+    gradients = [weight.grad for weight in net.parameters() if weight.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    mean_in_order(flat, group)
+    sizes = [gradient.numel() for gradient in gradients]
+    for gradient, mean in zip(gradients, torch.split(flat, sizes), strict=True):
+        gradient.copy_(mean.view(gradient.shape))

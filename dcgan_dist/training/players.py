@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import Config
 from dcgan_dist.gan.batchnorm import synchronise
 from dcgan_dist.gan.description import parse_net
@@ -20,7 +21,7 @@ from dcgan_dist.gan.model import Discriminator, Generator, build
 from dcgan_dist.gan.step import Cast, Player
 from dcgan_dist.ranks.world import World
 from dcgan_dist.seeds import seed_for
-from dcgan_dist.training.ordered_sum import Ordered, mean_of_bucket, needed
+from dcgan_dist.training.ordered_sum import Ordered, mean_of_bucket, mean_of_gradients, needed
 from dcgan_dist.training.precision import AUTOCAST
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -65,6 +66,8 @@ def player(net: Network, config: Config, world: World, example: Tensor) -> Playe
     )
     scaler = torch.amp.GradScaler(world.device.type, enabled=config.train.precision == "float16")
     parallel: nn.Module = net
+    if config.train.graphs:
+        return graphed(net, optim, scaler, world)
     if world.group is not None and world.ranks > 1:
         synchronise(net, statistics_group(world.group, config.train.timeout_seconds))
         parallel = DistributedDataParallel(net, gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MB)
@@ -90,6 +93,28 @@ def statistics_group(group: dist.ProcessGroup, timeout_seconds: float) -> dist.P
     made = dist.new_group(timeout=timedelta(seconds=timeout_seconds))
     assert isinstance(made, dist.ProcessGroup)
     return made
+
+
+def graphed(
+    net: Network, optim: torch.optim.Optimizer, scaler: torch.amp.GradScaler, world: World
+) -> Player[Network]:
+    """For updates that are recorded and replayed: no DDP, which wants eleven updates first, and no wish of
+    Adam's to know its step on the host. Raises ConfigError where nothing can be recorded."""
+    if world.device.type != "cuda":
+        raise ConfigError("train.graphs=true needs a CUDA GPU, and this run is on a CPU; set it to false")
+    if scaler.is_enabled():
+        raise ConfigError("train.graphs=true cannot scale losses; choose train.precision bfloat16 or float32")
+    for group in optim.param_groups:
+        group["capturable"] = True
+    if world.group is None or world.ranks == 1:
+        return Player(bare=net, parallel=net, helping=net, optim=optim, scaler=scaler)
+    if dist.get_backend(world.group) != "nccl":
+        raise ConfigError(
+            "train.graphs=true needs a GPU for each rank (NCCL); use fewer ranks, or set it to false"
+        )
+    synchronise(net, world.group)
+    exchange = partial(mean_of_gradients, net, world.group)
+    return Player(bare=net, parallel=net, helping=net, optim=optim, scaler=scaler, exchange=exchange)
 
 
 def _settle(parallel: DistributedDataParallel, example: Tensor) -> None:

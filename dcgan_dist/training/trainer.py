@@ -2,12 +2,14 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dcgan_dist import pictures
@@ -34,6 +36,7 @@ from dcgan_dist.stream.plan import Plan, lanes
 from dcgan_dist.training import alarms
 from dcgan_dist.training.alarms import DivergedError
 from dcgan_dist.training.coordinator import Coordinator, Silent, coordinate
+from dcgan_dist.training.graphs import Graphs, Inputs
 from dcgan_dist.training.meter import Meter
 from dcgan_dist.training.players import make_cast, make_players
 from dcgan_dist.training.precision import settle
@@ -115,10 +118,7 @@ def advance(trainer: "Trainer", feed: Feed, stop: Stop, step: int) -> bool:
         batch = feed.batch_unless(partial(stop.in_vain, step))
         if batch is not None:
             trainer.here.begin(step)
-        if batch is not None and trainer.updates_d(step):
-            trainer.update(step, pictures.to_device(batch, trainer.here.device, trainer.dtype))
-        elif batch is not None:
-            trainer.update(step)
+            trainer.step(step, batch)
         return batch is not None
     except RuntimeError as error:
         if not (is_loss(error) and stop.in_vain(step)):
@@ -143,6 +143,7 @@ class Trainer:
         self.best: dict[str, Any] = {}
         """What the checkpoint gone on from says of the best one."""
         self._last: Metrics = {}
+        self.graphs = self._graphs() if config.train.graphs else None
 
     @property
     def shown(self) -> Generator:
@@ -154,18 +155,47 @@ class Trainer:
         used = USED[self.config.train.update_rule]
         return used[step % len(used)]
 
-    def update(self, step: int, real: Tensor | None = None) -> None:
-        """Step `step` of the run on this rank's rows of the global batch, `real` where it updates D."""
-        z = self.noise.draw(seed_for(self.config.train.seed, "z", step)).to(self.dtype)
-        both = self.config.train.update_rule == "both"
-        if not self.updates_d(step):
-            self._last |= update_g(self.g, self.d, z=z, cast=self.cast)
+    def step(self, step: int, batch: NDArray[np.uint8]) -> None:
+        """Step `step` of the run on this rank's rows (n, S, S, 3) of the global batch."""
+        shown = batch if self.updates_d(step) else None
+        if self.graphs is not None:
+            key = self.noise.key(seed_for(self.config.train.seed, "z", step))
+            self._last |= self.graphs.update(shown is not None, step, key, shown)
+        elif shown is None:
+            self.update(step)
         else:
-            assert real is not None
+            self.update(step, pictures.to_device(shown, self.here.device, self.dtype))
+
+    def update(self, step: int, real: Tensor | None = None) -> None:
+        """Step `step`, whose pictures `real` (n, 3, S, S) are on the device where it updates D."""
+        z = self.noise.draw(seed_for(self.config.train.seed, "z", step)).to(self.dtype)
+        assert (real is not None) or not self.updates_d(step)
+        self._last |= self._learn(real if self.updates_d(step) else None, z)
+
+    def _learn(self, real: Tensor | None, z: Tensor) -> Metrics:
+        """One update: of D on `real`, and of G where none is given or the rule is to update both."""
+        both = self.config.train.update_rule == "both"
+        if real is None:
+            found = update_g(self.g, self.d, z=z, cast=self.cast)
+        else:
             update = update_both if both else update_d
-            self._last |= update(self.g, self.d, real=real, z=z, cast=self.cast)
-        if self.ema is not None and (both or not self.updates_d(step)):
+            found = update(self.g, self.d, real=real, z=z, cast=self.cast)
+        if self.ema is not None and (both or real is None):
             self._follow(self.ema)
+        return found
+
+    def _graphs(self) -> Graphs[Metrics]:
+        side = self.g.bare.net.image_size
+        inputs = Inputs((len(self.rows), side, side, 3), self.here.device)
+
+        def work(shown: Hashable) -> Metrics:
+            real = pictures.spread(inputs.batch, self.dtype) if shown else None
+            return self._learn(real, self.noise.of_key(inputs.key).to(self.dtype))
+
+        def prints() -> Tensor:
+            return torch.stack([fingerprint(net) for net in (self.g.bare, self.d.bare)])
+
+        return Graphs(inputs, work, state=lambda: dict(self._numbers()), prints=prints)
 
     def metrics(self, step: int) -> dict[str, float]:
         """Means over the global batch, of each network updated since the last call; all ranks must call it.
@@ -197,7 +227,9 @@ class Trainer:
         alarms.check_same(self.here.gather(prints), tuple(nets), step=step)
 
     def check_finite(self, step: int) -> dict[str, nn.Module]:
-        """Both networks of this rank. Raises DivergedError."""
+        """Both networks of this rank. Raises DivergedError, and StaleInputError of graphs."""
+        if self.graphs is not None:
+            self.graphs.inputs.check_all()
         for what, value in self._numbers():
             if not bool(torch.isfinite(value).all()):
                 raise DivergedError(
