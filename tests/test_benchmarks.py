@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import first_day, record, step, tables
+from benchmarks import first_day, model, record, step, tables
 from benchmarks.model import _through, multiplications
 from dcgan_dist.gan.description import Layer, parse_net
 
@@ -94,3 +94,7 @@ def test_the_first_day_without_a_card_is_one_line(
         pytest.skip("there is a card")
     assert first_day.main() == 2
     assert capsys.readouterr().err == "error: torch sees no CUDA device here; this measures one\n"
+
+
+def test_the_page_of_scaling_is_what_the_model_says() -> None:
+    assert model.PAGE.read_text(encoding="utf-8") == model.page(), "run: python -m benchmarks.model"
