@@ -87,7 +87,13 @@ def users(word: str) -> set[str]:
 
 def test_only_one_module_reads_the_launchers_environment() -> None:
     for word in ('"RANK"', "WORLD_SIZE", "LOCAL_RANK"):
-        assert users(word) == {"dcgan_dist/ranks/launcher.py"}, word
+        # The other one writes it, for it is a launcher.
+        assert users(word) == {"dcgan_dist/ranks/launcher.py", "dcgan_dist/slurm/task.py"}, word
+
+
+def test_submitits_private_names_are_used_in_one_place() -> None:
+    for word in ("submitit.slurm", "submitit.core._"):
+        assert users(word) == {"dcgan_dist/slurm/batch_script.py"}, word
 
 
 def test_only_parallel_wraps_a_network() -> None:
@@ -153,7 +159,8 @@ def test_nothing_unpickles_or_evaluates() -> None:
     # TorchScript whose sha256 the user has given.
     assert found.pop("dcgan_dist/scores/inception.py") == ["torch.jit.load"]
     # The trainer or the builder that a job was sent for, and the job's own Python.
-    assert found.pop("launch/slurm.py") == ["runpy.run_module", "os.execve"]
+    assert found.pop("dcgan_dist/slurm/local.py") == ["runpy.run_module"]
+    assert found.pop("dcgan_dist/slurm/task.py") == ["os.execve"]
     assert {path: told for path, told in found.items() if told} == {}
 
 

@@ -22,7 +22,7 @@ def launched(tmp_path: Path, *words: str, code: str = "import sys") -> subproces
     start = "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     run = f"{code}; import runpy; {start}"
     return subprocess.run(
-        [sys.executable, "-c", run, "launch/slurm.py", *words],
+        [sys.executable, "-c", run, str(ROOT / "launch" / "slurm.py"), *words],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"},
         capture_output=True,
@@ -39,12 +39,20 @@ def launch_of(tmp_path: Path) -> str:
     return str(tmp_path / "launches")
 
 
-def test_without_submitit_there_is_one_line(tmp_path: Path) -> None:
-    done = launched(tmp_path, "status", code="import sys; sys.modules['submitit'] = None")
+@pytest.mark.parametrize("missing", ["submitit", "dcgan_dist"])
+def test_what_is_not_installed_is_one_line_in_any_folder(tmp_path: Path, missing: str) -> None:
+    code = f"import os, sys; sys.modules['{missing}'] = None; os.chdir('{tmp_path}')"
+    done = launched(tmp_path, "status", code=code)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: the launcher needs submitit")
-    assert "pip install -c constraints.txt -e '.[slurm]'" in line
+    assert line.startswith(f"error: the launcher needs {missing}")
+    assert line.endswith(f"pip install -c constraints.txt -e '.[slurm]' in {ROOT}")
+
+
+def test_it_runs_from_another_folder(tmp_path: Path) -> None:
+    pytest.importorskip("submitit", reason="the extra slurm brings submitit")
+    done = launched(tmp_path, "status", "--folder", "none", code=f"import os, sys; os.chdir('{tmp_path}')")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("name", ["a|b", "|||||||", "a|7|RUNNING|None|node1|dcgan", "two\\nlines"])

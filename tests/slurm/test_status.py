@@ -1,0 +1,22 @@
+"""Whose error is shown."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("submitit", reason="the extra slurm brings submitit")
+
+from dcgan_dist.slurm.status import first_error
+
+
+def test_the_first_rank_to_fail_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "7_batch.out").write_text(
+        "attempt 0 on n[1-4] 2000\nsrun: error: n4: task 3: Killed\n"
+        "attempt 1 on n[1-4] 2001\nsrun: error: n1: tasks 0-1: Exited with exit code 75\n"
+        "srun: error: n3: task 2: Exited with exit code 1\nsrun: error: n2: task 1: Exited with exit code 1\n"
+    )
+    (tmp_path / "7_2_log.out").write_text("attempt 1: task 2 of 4 on n3\nerror: rank 2: the disk is full\n")
+    (tmp_path / "7_1_log.out").write_text("attempt 1: task 1 of 4 on n2\nerror: rank 1: lost rank 2\n")
+    expected = "rank 2 on n3: Exited with exit code 1: error: rank 2: the disk is full"
+    assert first_error(tmp_path, "7") == expected
+    assert first_error(tmp_path, "8") is None
