@@ -46,12 +46,12 @@ def main() -> None:
             saving = Writer()
             began = time.perf_counter()
             trainer.check_weights(step)
-            parts, facts = trainer.state(step)
-            saving.save(step, lambda s=step, p=parts, f=facts: checkpoint.write(folder, s, p, f))  # type: ignore[misc]
+            state, facts = trainer.state(step)
+            saving.save(step, lambda s=step, c=state, f=facts: checkpoint.write(folder, s, c.parts(), f))  # type: ignore[misc]
             stalls.append(time.perf_counter() - began)
             saving.close()
     settings = {"net": args.net, "batch_images": args.batch_images, "device": args.device}
-    megabytes = sum(t.nbytes for tensors in parts.values() for t in tensors.values()) / 2**20
+    megabytes = sum(t.nbytes for tensors in state.parts().values() for t in tensors.values()) / 2**20
     settings["checkpoint_mib"] = round(megabytes)
     record("checkpoint", "checkpoint/stall_seconds", stalls, unit="s", config=settings)
     shares = [stall / step for stall, step in zip(stalls, steps, strict=True)]

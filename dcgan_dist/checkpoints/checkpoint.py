@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
-from safetensors.torch import save as pack_tensors
 from torch import Tensor, nn
 
+from dcgan_dist.checkpoints.snapshot import Parts
+from dcgan_dist.checkpoints.tensor_file import TYPES, pieces_of
 from dcgan_dist.gan.step import Player
 from shards import ShardsError
 from shards.errors import DamagedError, MissingError, ToldError
@@ -30,9 +31,6 @@ from shards.redact import redacted
 from shards.storage import store
 
 FORMAT = 1
-NUMBERS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-"""What tensors of a checkpoint hold."""
-Parts = dict[str, dict[str, Tensor]]
 log = logging.getLogger("dcgan_dist")
 
 
@@ -52,24 +50,6 @@ class Manifest:
 
 def stem(step: int) -> str:
     return f"step-{step:08d}"
-
-
-def snapshot(g: Player[nn.Module], d: Player[nn.Module], ema: nn.Module | None) -> Parts:
-    """A copy of all state on the CPU, safe to write while training goes on."""
-    parts = {"g": g.bare.state_dict(), "d": d.bare.state_dict()}
-    parts |= {"g_optim": _optim_tensors(g.optim), "d_optim": _optim_tensors(d.optim)}
-    if ema is not None:
-        parts["ema"] = ema.state_dict()
-    return {part: {k: _copy(v) for k, v in tensors.items()} for part, tensors in parts.items()}
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _optim_tensors(optim: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optim.state_dict()["state"]
-    return {f"{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
 
 
 def restore(parts: Parts, g: Player[nn.Module], d: Player[nn.Module], ema: nn.Module | None) -> None:
@@ -133,10 +113,12 @@ def write(folder: str, step: int, parts: Parts, facts: dict[str, Any]) -> None:
     store.remove(manifest)  # of a damaged one: its parts change under it
     files = {}
     for part, tensors in parts.items():
-        data = pack_tensors(tensors)
+        pieces, found = pieces_of(tensors), hashlib.sha256()
         name = f"{stem(step)}.{part}.safetensors"
-        store.write_bytes(store.join(folder, name), data)
-        files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        store.write_pieces(store.join(folder, name), pieces)
+        for piece in pieces:
+            found.update(piece)
+        files[name] = {"bytes": sum(map(len, pieces)), "sha256": found.hexdigest()}
     fields = {"format": FORMAT, "step": step, "files": files, **facts}
     store.write_bytes(manifest, json.dumps(redacted(fields), indent=1, sort_keys=True).encode())
 
@@ -227,7 +209,7 @@ def _parsed(data: bytes, url: str) -> dict[str, Tensor]:
         told = printable(str(error))[:200]
         raise CheckpointError(f"{url}: damaged, or with numbers of an unknown type ({told})") from None
     for key, tensor in found.items():
-        if tensor.dtype not in NUMBERS:
+        if tensor.dtype not in TYPES:
             raise CheckpointError(f"{url}: {printable(key)} holds {tensor.dtype}, which no checkpoint has")
     return found
 

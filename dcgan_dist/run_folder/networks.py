@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from dcgan_dist.checkpoints import checkpoint
-from dcgan_dist.checkpoints.checkpoint import CheckpointError, Manifest, Parts
+from dcgan_dist.checkpoints.checkpoint import CheckpointError, Manifest
+from dcgan_dist.checkpoints.snapshot import Parts
 from dcgan_dist.config import reading
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import Config

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from dcgan_dist import pictures
 from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.checkpoints.snapshot import Snapshot
 from dcgan_dist.checkpoints.writer import UnsavedError, Writer
 from dcgan_dist.config.settings import Config, dump
 from dcgan_dist.gan.description import parse_net
@@ -168,15 +169,15 @@ class Coordinator:
         self._board.picture(step, tag, pictures.grid(images))
         self.folder.write(name, pictures.grid_png(images))
 
-    def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
+    def save(self, step: int, state: Snapshot, facts: dict[str, Any]) -> None:
         """Write a checkpoint in the background."""
-        self._writer.save(step, partial(self._write, step, parts, facts))
+        self._writer.save(step, partial(self._write, step, state, facts))
 
-    def _write(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None:
+    def _write(self, step: int, state: Snapshot, facts: dict[str, Any]) -> None:
         self._owner.check()
         self._history.keep()
         best = self._best(step)
-        checkpoint.write(self._checkpoints, step, parts, facts | {"best": best})
+        checkpoint.write(self._checkpoints, step, state.parts(), facts | {"best": best})
         self._damaged.discard(step)
         run = self.config.run
         try:
@@ -215,7 +216,7 @@ class Silent:
     def tick(self) -> None: ...
     def show_real(self, blocks: Blocks, *, write: bool) -> None: ...
     def sample(self, step: int, g: Generator) -> None: ...
-    def save(self, step: int, parts: checkpoint.Parts, facts: dict[str, Any]) -> None: ...
+    def save(self, step: int, state: Snapshot, facts: dict[str, Any]) -> None: ...
 
 
 @contextmanager

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from dcgan_dist import pictures
 from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.checkpoints.checkpoint import CheckpointError, Manifest
+from dcgan_dist.checkpoints.snapshot import Parts, Snapshot, snapshot
 from dcgan_dist.config.settings import Config, total_steps
 from dcgan_dist.gan.fingerprint import fingerprint
 from dcgan_dist.gan.model import Generator
@@ -222,21 +223,39 @@ class Trainer:
 
     def check_weights(self, step: int) -> None:
         """Raises DivergedError rather than let broken networks, or other ones by rank, into a checkpoint."""
-        nets = self.check_finite(step)
-        prints = torch.stack([fingerprint(net) for net in nets.values()])
-        alarms.check_same(self.here.gather(prints), tuple(nets), step=step)
+        self._check_graphs()
+        nets = {"g": self.g.bare, "d": self.d.bare}
+        own = torch.stack([*(fingerprint(net) for net in nets.values()), self._are_finite().long()])
+        table = self.here.gather(own).cpu()
+        finite = table[:, -1]
+        if not finite[self.here.rank]:
+            self._name_not_finite(step)
+        alarms.check_same(table[:, :-1], tuple(nets), step=step)
+        if not finite.all():
+            raise DivergedError(f"step {step}: rank {int(finite.argmin())} has numbers that are not finite")
 
-    def check_finite(self, step: int) -> dict[str, nn.Module]:
-        """Both networks of this rank. Raises DivergedError, and StaleInputError of graphs."""
+    def check_finite(self, step: int) -> None:
+        """`check_weights` without the other ranks. Raises DivergedError, and StaleInputError of graphs."""
+        self._check_graphs()
+        if not self._are_finite():
+            self._name_not_finite(step)
+
+    def _check_graphs(self) -> None:
         if self.graphs is not None:
             self.graphs.inputs.check_all()
+
+    def _are_finite(self) -> Tensor:
+        """() on the device, which nobody has waited for."""
+        # The largest of a tensor is none where any is none: a few launches for all of them.
+        largest = torch._foreach_norm([value for _, value in self._numbers()], math.inf)
+        return torch.stack([value.to(self.dtype) for value in largest]).isfinite().all()
+
+    def _name_not_finite(self, step: int) -> None:
         for what, value in self._numbers():
             if not bool(torch.isfinite(value).all()):
                 raise DivergedError(
                     f"step {step}: {what} are not finite; lower optim.lr or optim.weight_decay"
                 )
-        nets: dict[str, nn.Module] = {"g": self.g.bare, "d": self.d.bare}
-        return nets
 
     def _numbers(self) -> Iterator[tuple[str, Tensor]]:
         """All that training goes on from, with its name."""
@@ -249,10 +268,10 @@ class Trainer:
         for key, value in self.ema.state_dict().items() if self.ema else ():
             yield f"weights ema.{key}", value
 
-    def state(self, step: int) -> tuple[checkpoint.Parts, dict[str, object]]:
-        """Everything that a resumed run needs, copied to the CPU, and the facts of the manifest."""
+    def state(self, step: int) -> tuple[Snapshot, dict[str, object]]:
+        """A copy of everything that a resumed run needs, and the manifest's facts; on rank 0 alone."""
         if self.here.rank:
-            return {}, {}
+            return Snapshot(), {}
         facts = {
             "images_seen": step * self.config.data.batch_images,
             "ranks": self.here.ranks,
@@ -262,7 +281,7 @@ class Trainer:
             "runs_on": self.here.runs_on.facts() if self.here.runs_on else {},
             "scalers": {"g": self.g.scaler.state_dict(), "d": self.d.scaler.state_dict()},
         }
-        return checkpoint.snapshot(self.g, self.d, self.ema), facts
+        return snapshot(self.g, self.d, self.ema), facts
 
     def resume(self, saved: int = 0) -> int:
         """Take up the newest whole checkpoint that rank 0 finds; the step to go on with.
@@ -290,7 +309,7 @@ class Trainer:
                 print(f"going on from step {step} on {self.here.ranks} ranks", flush=True)
         return step
 
-    def _newest(self, folder: str, saved: int) -> tuple[Manifest, checkpoint.Parts] | None:
+    def _newest(self, folder: str, saved: int) -> tuple[Manifest, Parts] | None:
         found = checkpoint.read_newest(folder)
         if found is None and saved:
             raise CheckpointError(
@@ -299,7 +318,7 @@ class Trainer:
             )
         return found
 
-    def _restore(self, manifest: Manifest, parts: checkpoint.Parts) -> None:
+    def _restore(self, manifest: Manifest, parts: Parts) -> None:
         if manifest.facts.get("dataset", self.dataset) != self.dataset:
             raise CheckpointError(
                 f"run.dir={self.config.run.dir} was trained on other pictures than {self.config.data.url} "

@@ -7,7 +7,10 @@ import os
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
+
+from typing_extensions import Buffer
 
 from shards.storage.retries import LongError
 
@@ -38,14 +41,15 @@ def check_length(length: int | None, limit_bytes: int | None) -> None:
         raise LongError(f"it has over {limit_bytes} bytes, which such a file cannot have")
 
 
-def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
+def write_pieces(path: Path, pieces: Iterable[Buffer], *, private: bool = False) -> None:
     """Write beside `path`, flush to disk, rename: after a crash the old file or the new one is there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
             if private:
                 os.fchmod(file.fileno(), 0o600)
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -7,7 +7,7 @@ bytes mean.
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,6 +47,7 @@ __all__ = [
     "sizes_if_any",
     "state",
     "write_bytes",
+    "write_pieces",
 ]
 
 T = TypeVar("T")
@@ -178,11 +179,21 @@ def write_bytes(url: str, data: bytes, *, private: bool = False) -> None:
     """
     with _as_store_error("write", url):
         if is_local(url):
-            local.write_bytes(_path(url), data, private=private)
+            local.write_pieces(_path(url), [data], private=private)
             counters.add(requests=1)
         else:
             remote.upload(url, data, LIMITS, counters)
         counters.add(written_bytes=len(data))
+
+
+def write_pieces(url: str, pieces: Sequence[memoryview]) -> None:
+    """`write_bytes` of what lies in many places, which on this machine is not copied together."""
+    if not is_local(url):
+        write_bytes(url, remote.joined(pieces))
+        return
+    with _as_store_error("write", url):
+        local.write_pieces(_path(url), pieces)
+        counters.add(requests=1, written_bytes=sum(piece.nbytes for piece in pieces))
 
 
 def remove(url: str) -> None:

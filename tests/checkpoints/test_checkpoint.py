@@ -9,6 +9,7 @@ import torch
 
 from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.checkpoints.checkpoint import CheckpointError
+from dcgan_dist.checkpoints.snapshot import snapshot
 from dcgan_dist.config.settings import Config, Model, Train
 from dcgan_dist.gan.step import update_both
 from dcgan_dist.ranks.world import World
@@ -39,7 +40,7 @@ def test_optimizers_come_back_bit_for_bit_in_the_memory_format_of_their_weights(
     real, z = torch.rand(8, 3, 16, 16), torch.rand(8, 16)
     for _ in range(3):
         update_both(g, d, real=real, z=z, cast=torch.enable_grad)
-    parts = checkpoint.snapshot(g, d, None)
+    parts = snapshot(g, d, None).parts()
     other_g, other_d = make_players(config, ALONE)
     checkpoint.restore(parts, other_g, other_d, None)
     for _ in range(2):
@@ -193,7 +194,7 @@ def test_an_optimizer_that_does_not_fit_is_refused(spoil, told: str) -> None:  #
     config = Config(model=Model(net="tiny16"), train=Train(precision="float32"))
     g, d = make_players(config, ALONE)
     update_both(g, d, real=torch.rand(8, 3, 16, 16), z=torch.rand(8, 16), cast=torch.enable_grad)
-    parts = checkpoint.snapshot(g, d, None)
+    parts = snapshot(g, d, None).parts()
     spoil(parts)
     with pytest.raises(CheckpointError, match=told):
         checkpoint.restore(parts, g, d, None)
