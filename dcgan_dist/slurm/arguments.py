@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dcgan_dist.slurm.errors import LaunchError
@@ -32,10 +32,27 @@ def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, str | bool]]
 
 def check_numbers(given: argparse.Namespace) -> None:
     """Raises LaunchError for a number that makes no job."""
-    for name, low in {"nodes": 1, "ranks_per_node": 1, "parts": 1, "at_once": 1, "gpus_per_node": 0}.items():
+    lowest = dict.fromkeys(("nodes", "ranks_per_node", "cpus_per_task", "parts", "at_once"), 1)
+    for name, low in {**lowest, "gpus_per_node": 0}.items():
         value = getattr(given, name, None)
         if value is not None and value < low:
             raise LaunchError(f"--{name.replace('_', '-')}={value} must be at least {low}")
+
+
+def check_gpus(extra: Mapping[str, str | bool]) -> None:
+    """Raises LaunchError where a rank would see GPUs in vain, or share its own with another rank."""
+    each = str(extra.get("gpus-per-task", "1")).rpartition(":")[2]
+    if each != "1":
+        raise LaunchError(
+            f"--gpus-per-task={extra['gpus-per-task']}: a rank computes on one GPU; give --gpus-per-task=1 "
+            "and as many --ranks-per-node"
+        )
+    bind = str(extra.get("gpu-bind", ""))
+    if bind.rpartition(",")[2] == "closest":
+        raise LaunchError(
+            f"--gpu-bind={bind} may give two ranks one GPU; give single:1, per_task:1 or map_gpu:LIST, "
+            "or leave it out"
+        )
 
 
 def check_time(limit: str | bool, signal_seconds: int) -> None:

@@ -17,7 +17,6 @@ OURS = [
     "array",
     "dependency",
     "error",
-    "gpus-per-task",
     "ntasks",
     "ntasks-per-node",
     "open-mode",
@@ -57,6 +56,9 @@ def check_slurm(extra: Extra, scripts: Sequence[str]) -> None:
             told = done.stderr.strip().splitlines()[0].removeprefix("sbatch: error: ")
             names = ", ".join(sorted(ask("sinfo", "-h", "-o", "%R").split()))
             hint = f"; partitions here are: {names}" if "partition" in told else ""
+            asked = re.search(r"^#SBATCH (--cpus-per-task=\d+)$", text, re.M)
+            if asked and "configuration" in told:
+                hint = f"; it asks for {asked[1]}, try fewer"
             raise LaunchError(f"Slurm refuses the job: {told}{hint}")
 
 

@@ -54,6 +54,9 @@ def make_parser() -> Parser:
     whole(subs["train"], "--nodes", 1, "nodes")
     whole(subs["train"], "--gpus-per-node", 0, "GPUs of each node, one rank for each")
     whole(subs["train"], "--ranks-per-node", None, "ranks of each node where that is not its GPUs")
+    whole(
+        subs["train"], "--cpus-per-task", None, "CPUs of each rank; with GPUs 8 or what a node has for each"
+    )
     subs["train"].add_argument("--interface", help="network interface of NCCL and gloo")
     whole(subs["train"], "--signal-seconds", 120, "warning before the time limit")
     whole(subs["shards"], "--parts", 8, "tasks of the array")

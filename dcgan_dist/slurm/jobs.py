@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dcgan_dist.config.settings import Config
 from dcgan_dist.slurm import batch_script
 from dcgan_dist.slurm.batch_script import BEGIN, END, MEET
 from dcgan_dist.slurm.task import TRAINER, Task
 
 MERGE = "merge"
+WAIT_SECONDS = 120
+"""How long ranks may outlive the first that ends. Those that lost one leave within 15 s by themselves, but
+rank 0 may be writing a checkpoint, and only srun misses a rank that ended before they had met."""
 Extra = Mapping[str, str | bool]
 """Options of sbatch as the user gave them, without the dashes."""
 
@@ -52,8 +54,8 @@ def make_job(
     return Job(tuple(tasks), common | options)
 
 
-def plan_train(given: argparse.Namespace, folder: Path, config: Config, extra: Extra) -> list[Job]:
-    """The one job of a training run."""
+def plan_train(given: argparse.Namespace, folder: Path, extra: Extra, *, cpus: int | None) -> list[Job]:
+    """The one job of a training run, with `cpus` for each rank."""
     name = shlex.quote(given.interface or "")
     network = [f"export NCCL_SOCKET_IFNAME={name} GLOO_SOCKET_IFNAME={name}"] if given.interface else []
     job = make_job(
@@ -66,13 +68,9 @@ def plan_train(given: argparse.Namespace, folder: Path, config: Config, extra: E
         nodes=given.nodes,
         ntasks_per_node=ranks_of(given) // given.nodes,
         gpus_per_node=given.gpus_per_node or None,
+        cpus_per_task=cpus,
         signal_delay_s=given.signal_seconds,
-        # Rank 0 may still be saving when the others have left; a rank that was lost ends the rest in time.
-        srun_args=[
-            "--kill-on-bad-exit=0",
-            f"--wait={int(config.train.timeout_seconds)}",
-            "--open-mode=append",
-        ],
+        srun_args=["--kill-on-bad-exit=0", f"--wait={WAIT_SECONDS}", "--open-mode=append"],
     )
     return [job]
 

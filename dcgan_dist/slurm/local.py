@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dcgan_dist.slurm.batch_script import FREE_PORT
 from dcgan_dist.slurm.errors import LaunchError
 from dcgan_dist.slurm.jobs import Job
 from dcgan_dist.slurm.programs import ask
-from dcgan_dist.slurm.task import Task
+from dcgan_dist.slurm.task import VISIBLE, Task
 
 
 def run_here(cluster: str, folder: Path, job: Job) -> int:
@@ -45,13 +46,13 @@ def run_ranks(folder: Path, options: Mapping[str, Any], task: Task) -> int:
     executor = submitit.LocalExecutor(folder)
     executor.update_parameters(
         tasks_per_node=options["nodes"] * options["ntasks_per_node"],
-        gpus_per_node=options.get("gpus_per_node") or 0,
         timeout_min=10**6,
         stderr_to_stdout=True,
     )
     # Ctrl-C is for this process alone, which hands it on as SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    job = executor.submit(task)
+    # Each rank sees the GPUs that the user sees, and takes that of its number.
+    job = executor.submit(replace(task, gpus=os.environ.get(VISIBLE)))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os.kill(int(job.job_id), signal.SIGTERM))
     words = ["tail", f"--pid={job.job_id}", "-n", "+1", "-F", str(job.paths.stdout)]

@@ -13,8 +13,9 @@ from submitit.core.utils import FailedJobError
 
 from dcgan_dist.config.settings import check, check_data, dump, read_config
 from dcgan_dist.run_folder.same_run import check_same_run
-from dcgan_dist.slurm.arguments import check_numbers, check_time, split_words
+from dcgan_dist.slurm.arguments import check_gpus, check_numbers, check_time, split_words
 from dcgan_dist.slurm.cluster import check_slurm, outside_any_job
+from dcgan_dist.slurm.cpus import cpus_per_task
 from dcgan_dist.slurm.errors import LaunchError
 from dcgan_dist.slurm.jobs import Extra, Job, plan_shards, plan_train, ranks_of
 from dcgan_dist.slurm.launches import new_folder, write_record
@@ -27,6 +28,8 @@ def train(given: argparse.Namespace, rest: Sequence[str]) -> int:
     settings, extra = split_words(rest)
     check_numbers(given)
     check_time(extra.get("time", ""), given.signal_seconds)
+    check_gpus(extra)
+    cpus = cpus_per_task(given, extra)
     words = [*([given.config] if given.config else []), *settings]
     config = read_config(words, "launch/slurm.py train")
     check(config, ranks=ranks_of(given))
@@ -34,7 +37,7 @@ def train(given: argparse.Namespace, rest: Sequence[str]) -> int:
     check_same_run(words, config)
     folder = new_folder(given, "train")
     record = {"run": config.run.dir, "ranks": ranks_of(given), "nodes": given.nodes, "config": asdict(config)}
-    return launch(given, folder, plan_train(given, folder, config, extra), extra, record, dump(config))
+    return launch(given, folder, plan_train(given, folder, extra, cpus=cpus), extra, record, dump(config))
 
 
 def shards(given: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import submitit
 
 TRAINER = "dcgan_dist.train"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -20,6 +21,8 @@ class Task:
     """What every task of a job does: become `python WORDS`, as one rank where there are many."""
 
     words: tuple[str, ...]
+    gpus: str | None = None
+    """The user's own VISIBLE, for a job on this machine, where submitit sets another."""
 
     def __call__(self) -> int:
         here = submitit.JobEnvironment()
@@ -40,6 +43,9 @@ class Task:
             if self.words[1] == TRAINER:
                 signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
             os.execve(sys.executable, words, environment)  # noqa: S606
+        environment.pop(VISIBLE, None)
+        if self.gpus is not None:
+            environment[VISIBLE] = self.gpus
         # On this machine nobody asks for the exit code of a task, so it is handed back as a result.
         child = subprocess.Popen(words, env=environment, start_new_session=True)
         for number in STOPS:

@@ -150,8 +150,11 @@ class Cluster:
 
 
 @contextmanager
-def slurm_cluster(*, nodes: int = 4, proctrack: str = "linuxproc") -> Iterator[Cluster]:
-    """A cluster of idle nodes; on leaving, all jobs are cancelled and gone. Raises NotInstalledError."""
+def slurm_cluster(*, nodes: int = 4, proctrack: str = "linuxproc", gpus: bool = False) -> Iterator[Cluster]:
+    """A cluster of idle nodes; on leaving, all jobs are cancelled and gone. Raises NotInstalledError.
+
+    With `gpus` Slurm takes each node to have two, which are other devices of this machine.
+    """
     _use_system_programs()
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
@@ -162,6 +165,8 @@ def slurm_cluster(*, nodes: int = 4, proctrack: str = "linuxproc") -> Iterator[C
     with tempfile.TemporaryDirectory(prefix="slurm-") as name, Servers(Path(name)) as servers:
         cluster = Cluster(Path(name), names, servers)
         _configure(cluster, proctrack)
+        if gpus:
+            _add_gpus(cluster)
         _start(cluster)
         try:
             yield cluster
@@ -198,6 +203,14 @@ def _configure(cluster: Cluster, proctrack: str) -> None:
         text += f"NodeName={node} NodeHostname={host} NodeAddr={node} Port={port}\n"
     (folder / "slurm.conf").write_text(text + PARTITIONS.format(nodes=",".join(cluster.nodes)))
     (folder / "cgroup.conf").write_text(CGROUP)
+
+
+def _add_gpus(cluster: Cluster) -> None:
+    path = cluster.folder / "slurm.conf"
+    text = path.read_text().replace("NodeName=DEFAULT ", "GresTypes=gpu\nNodeName=DEFAULT Gres=gpu:2 ")
+    path.write_text(text)
+    devices = "".join(f"Name=gpu File=/dev/{name}\n" for name in ("null", "zero"))
+    (cluster.folder / "gres.conf").write_text(devices)
 
 
 def _start(cluster: Cluster) -> None:

@@ -67,6 +67,46 @@ def test_torchrun_on_four_nodes_trains_the_run_of_one(slurm: Cluster, rooms16: s
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("slurm")  # which skips where there is none
+@pytest.mark.parametrize(
+    ("words", "cpus", "seen"),
+    [
+        ([], "2", {"0,1"}),
+        (["--gpus-per-task", "1"], "2", {"0", "1"}),
+        (["--gpu-bind", "single:1", "--cpus-per-task", "1"], "1", {"0", "1"}),
+    ],
+    ids=["whole", "task", "bound"],
+)
+def test_ranks_of_gpus_have_their_share_of_cpus_and_see_gpus(
+    rooms16: str, tmp_path: Path, words: list[str], cpus: str, seen: set[str]
+) -> None:
+    with slurm_cluster(nodes=2, gpus=True) as cluster:
+        asked = ["train", "--nodes", "2", "--gpus-per-node", "2", *words]
+        job = job_of(cluster, tmp_path / "slurm", *asked, *settings(rooms16, tmp_path / "run"))
+        cluster.wait_for("the ranks", lambda: len({found["RANK"] for found in ranks_of(cluster)}) == 4)
+        ranks = ranks_of(cluster)
+        assert {found["SLURM_CPUS_PER_TASK"] for found in ranks} == {cpus}
+        assert {found["CUDA_VISIBLE_DEVICES"] for found in ranks} == seen
+        cluster.tell("scancel", job)
+        check_nothing_is_left(cluster)
+
+
+def ranks_of(cluster: Cluster) -> list[dict[str, str]]:
+    """The environments of all ranks."""
+    return [found for _, found in cluster.processes() if "RANK" in found]
+
+
+@pytest.mark.slow
+def test_no_node_has_the_cpus_asked_for(slurm: Cluster, rooms16: str, tmp_path: Path) -> None:
+    words = ["train", "--ranks-per-node", "2", "--cpus-per-task", "3", *settings(rooms16, tmp_path / "run")]
+    done = launch(slurm, tmp_path / "slurm", *words)
+    assert done.stderr == (
+        "error: --cpus-per-task=3: the 2 ranks of a node need 6 CPUs, and no node of the partition has more "
+        "than 4; give 2 at most\n"
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "interrupt",
     [jobs.signal_it, jobs.requeue_it, jobs.preempt_it, jobs.crash_a_node],

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("submitit", reason="the extra slurm brings submitit")
 
-from dcgan_dist.slurm.arguments import check_time, split_words
+from dcgan_dist.slurm.arguments import check_gpus, check_time, split_words
 from dcgan_dist.slurm.errors import LaunchError
 
 
@@ -24,3 +24,15 @@ def test_a_time_limit_is_longer_than_its_warning(limit: str, seconds: int) -> No
     check_time(limit, seconds - 1)
     with pytest.raises(LaunchError, match="is over before its warning"):
         check_time(limit, seconds)
+
+
+def test_a_rank_has_one_gpu_of_its_own() -> None:
+    for sound in ({}, {"gpus-per-task": "1"}, {"gpus-per-task": "h100:1"}, {"gpu-bind": "verbose,single:1"}):
+        check_gpus(sound)
+    with pytest.raises(LaunchError, match=r"^--gpus-per-task=h100:2: a rank computes on one GPU"):
+        check_gpus({"gpus-per-task": "h100:2"})
+    for bind in ("closest", "verbose,closest"):
+        with pytest.raises(
+            LaunchError, match=rf"^--gpu-bind={bind} may give two ranks one GPU; give single:1"
+        ):
+            check_gpus({"gpu-bind": bind})
