@@ -18,6 +18,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--torchrun", action="store_true", help="torchrun starts killed ranks again")
+    parser.add_argument("--stop", action="store_true", help="SIGSTOP instead of SIGKILL")
     args = parser.parse_args()
     exact = len(args.ranks) == 1
     settings = {
@@ -35,12 +36,12 @@ def main() -> None:
         rooms = f"{folder}/rooms"
         build(Rooms(600, size=16), rooms, size=16, shard_images=250, workers=1)
         words = [f"--data.url={rooms}", *(f"--{name}={value}" for name, value in settings.items())]
-        chaos = Chaos(words, Path(folder) / "runs", ranks=args.ranks, seed=0)
+        chaos = Chaos(words, Path(folder) / "runs", ranks=args.ranks, seed=0, stop=args.stop)
         chaos.unbroken()
         (chaos.restarts if args.torchrun else chaos.rounds)(args.kills)
     print(table(chaos.score))
     config = settings | {"ranks": args.ranks, "runs": chaos.score.rounds}
-    suffix = "" if exact else "_changing_ranks"
+    suffix = "_stopping" if args.stop else "" if exact else "_changing_ranks"
     score = chaos.score
     if args.torchrun:
         share = score.equal_rounds / score.rounds

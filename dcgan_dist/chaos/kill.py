@@ -4,28 +4,24 @@
 
 Every life is killed by SIGKILL, one rank or all, at a random moment: while starting, training or writing a
 checkpoint. On as many ranks the end must be equal bit for bit; with --change-ranks, where every life has
-another number of ranks, to rounding, and training is in float64. Kept out: faults of storage, which `shards`
-bears.
+another number of ranks, to rounding, and training is in float64. With --stop one rank is stopped (SIGSTOP)
+instead, and killed when the others have left. Kept out: faults of storage, which `shards` bears.
 """
 
 import argparse
 import itertools
-import json
-import math
 import os
 import random
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
+from dcgan_dist.chaos import stops
+from dcgan_dist.chaos.ends import differences
 from dcgan_dist.chaos.local_ranks import LocalRanks, warm_up
 from dcgan_dist.chaos.torchrun import Torchrun
 from dcgan_dist.checkpoints import checkpoint
@@ -46,8 +42,6 @@ RESTARTS = 30
 """torchrun gives a run up after so many."""
 IMPORT_SECONDS = 3.0
 """A life under torchrun begins with importing torch."""
-ROUNDING = 1e-6
-"""Of losses and weights, between different numbers of ranks in float64."""
 
 
 class ChaosError(ToldError):
@@ -69,9 +63,11 @@ class Score:
 class Chaos:
     """Rounds of one run: each is broken until it ends, and compared with the unbroken one."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, *, ranks: Sequence[int], seed: int) -> None:
+    def __init__(
+        self, arguments: Sequence[str], folder: Path, *, ranks: Sequence[int], seed: int, stop: bool = False
+    ) -> None:
         self.arguments, self.folder = list(arguments), folder
-        self.ranks = ranks
+        self.ranks, self.stop, self._last = ranks, stop, 0
         self.score = Score()
         self._random = random.Random(seed)  # noqa: S311
         self._life_seconds = 0.0
@@ -86,7 +82,7 @@ class Chaos:
             started = ranks.seconds
             _expect_end(ranks)
             taken = ranks.seconds
-        last = checkpoint.steps(str(run / "checkpoints"))[-1]
+        self._last = last = checkpoint.steps(str(run / "checkpoints"))[-1]
         config = read_config([*self.arguments], "python -m dcgan_dist.chaos")
         per_checkpoint = (taken - started) * min(1, config.run.checkpoint_steps / last)
         self._life_seconds = started + 4 * per_checkpoint
@@ -111,7 +107,7 @@ class Chaos:
                 if not ranks.running:
                     _expect_end(ranks)
                     return
-                self._kill(ranks, run, when)
+                (self._stop if self.stop else self._kill)(ranks, run, when)
 
     def restarts(self, kills: int) -> None:
         """One run after another under torchrun, which starts the ranks again after each kill of one."""
@@ -184,12 +180,34 @@ class Chaos:
         told = f"kill {number}: {who} after {life:.1f} s, {when}; newest checkpoint {steps[-1]}"
         print(f"{told}; all gone after {left:.1f} s, codes {codes}", flush=True)
 
+    def _stop(self, ranks: LocalRanks, run: Path, when: str) -> None:
+        """Stop one rank; the others leave, and it is killed then."""
+        victim, began = self._random.randrange(ranks.ranks), ranks.seconds
+        had_met, left = stops.stop(ranks, victim, seconds=LEAVE_SECONDS)
+        taken = ranks.seconds - began
+        steps = [0, *checkpoint.steps(str(run / "checkpoints"))]
+        self.score.kills[when] += 1
+        who = f"stop {self.score.kills.total()}: rank {victim} of {ranks.ranks} after {began:.1f} s, {when}"
+        if left:
+            self.score.slowest_leave_seconds = max(self.score.slowest_leave_seconds, taken)
+            self.score.differences += stops.faults(ranks, victim, has_ended=steps[-1] == self._last)
+        elif had_met:
+            there = stops.still_there(ranks, victim)
+            self.score.differences.append(f"{who}: ranks {there} are still there after {taken:.0f} s")
+        ranks.signal(signal.SIGKILL, victim)
+        codes = self._leave(ranks)
+        gone = f"the others gone after {taken:.1f} s" if left else "not all had met"
+        print(f"{who}; newest checkpoint {steps[-1]}; {gone}, codes {codes}", flush=True)
+
     def _leave(self, ranks: LocalRanks) -> list[int]:
         """The exit codes of all ranks once one was killed; none where they do not leave."""
         began = ranks.seconds
         try:
             codes = ranks.wait(LEAVE_SECONDS)
-            self.score.slowest_leave_seconds = max(self.score.slowest_leave_seconds, ranks.seconds - began)
+            if not self.stop:
+                self.score.slowest_leave_seconds = max(
+                    self.score.slowest_leave_seconds, ranks.seconds - began
+                )
             return codes
         except TimeoutError:
             self.score.told_to_leave += 1
@@ -217,48 +235,6 @@ def _expect_end(ranks: LocalRanks) -> None:
         raise ChaosError(f"training ended with codes {codes}; rank {bad} said: {last}")
 
 
-def differences(one: Path, other: Path, *, exact: bool) -> Iterator[str]:
-    """What differs between the ends of two runs: losses of all steps, then every tensor."""
-    name = other.name
-    losses = [_losses(run) for run in (one, other)]
-    if losses[0].keys() != losses[1].keys():
-        yield f"{name}: metrics of other steps"
-    for step in sorted(losses[0].keys() & losses[1].keys()):
-        pairs = [
-            (losses[0][step][key], losses[1][step][key])
-            for key in losses[0][step].keys() & losses[1][step].keys()
-        ]
-        if not all(
-            a == b if exact else math.isclose(a, b, rel_tol=ROUNDING, abs_tol=ROUNDING) for a, b in pairs
-        ):
-            yield f"{name}: losses of step {step} differ"
-            break
-    tensors = [_tensors(run) for run in (one, other)]
-    if tensors[0].keys() != tensors[1].keys():
-        yield f"{name}: other tensors"
-    for key in sorted(tensors[0].keys() & tensors[1].keys()):
-        a, b = tensors[0][key], tensors[1][key]
-        if not (torch.equal(a, b) if exact else torch.allclose(a, b, rtol=ROUNDING, atol=ROUNDING)):
-            yield f"{name}: {key} differs by {float((a - b).abs().max()):.2g}"
-
-
-def _losses(run: Path) -> dict[int, dict[str, float]]:
-    rows: list[dict[str, Any]] = [
-        json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()
-    ]
-    found: dict[int, dict[str, float]] = {}
-    for row in rows:  # several lines may tell of one step
-        told = {name: value for name, value in row.items() if name.startswith(("loss/", "d/"))}
-        found.setdefault(row["step"], {}).update(told)
-    return found
-
-
-def _tensors(run: Path) -> dict[str, Tensor]:
-    found = checkpoint.read_newest(str(run / "checkpoints"))
-    assert found is not None
-    return {f"{part}.{name}": value for part, tensors in found[1].items() for name, value in tensors.items()}
-
-
 def table(score: Score) -> str:
     """The result, a line each."""
     rows = {
@@ -266,7 +242,7 @@ def table(score: Score) -> str:
         "of them as a checkpoint was written": score.kills["as it writes a checkpoint"],
         "runs broken and ended": score.rounds,
         "equal to the unbroken run": score.equal_rounds,
-        "slowest to leave after a kill": f"{score.slowest_leave_seconds:.1f} s",
+        "slowest to leave after a kill or stop": f"{score.slowest_leave_seconds:.1f} s",
         "left at SIGTERM, not yet met": score.told_to_leave,
     }
     return "\n".join([*(f"{name:<38}{value}" for name, value in rows.items()), *score.differences])
@@ -285,6 +261,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--ranks", type=int, default=2, help="processes (default: 2)")
     parser.add_argument(
         "--torchrun", action="store_true", help="kill single ranks, torchrun starts them again"
+    )
+    parser.add_argument(
+        "--stop", action="store_true", help="stop one rank (SIGSTOP); the others must name it and leave"
     )
     parser.add_argument("--change-ranks", action="store_true", help="every life on 1 to 2 x RANKS processes")
     parser.add_argument(
@@ -308,7 +287,9 @@ def _prepare(args: argparse.Namespace, words: list[str]) -> Chaos:
     """Everything checked before the first process. Raises ConfigError or ShardsError."""
     if args.torchrun and args.change_ranks:
         raise ConfigError("--torchrun keeps the number of ranks; leave out --change-ranks")
-    for name, value, least in (("--kills", args.kills, 0), ("--ranks", args.ranks, 1)):
+    if args.stop and (args.torchrun or args.change_ranks):
+        raise ConfigError("--stop goes with neither --torchrun nor --change-ranks")
+    for name, value, least in (("--kills", args.kills, 0), ("--ranks", args.ranks, 1 + args.stop)):
         if value < least:
             raise ConfigError(f"{name}={value} must be at least {least}")
     folder = Path(args.dir)
@@ -323,7 +304,7 @@ def _prepare(args: argparse.Namespace, words: list[str]) -> Chaos:
         counts += [
             n for n in range(1, 2 * args.ranks + 1) if config.data.batch_images % n == 0 and n != args.ranks
         ]
-    return Chaos(words, folder, ranks=counts, seed=args.seed)
+    return Chaos(words, folder, ranks=counts, seed=args.seed, stop=args.stop)
 
 
 def _check_length(config: Config) -> None:

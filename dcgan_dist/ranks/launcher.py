@@ -94,7 +94,12 @@ def is_rank() -> bool:
 
 def sharing_cores() -> int:
     """How many ranks share the cores that this one may use: torchrun binds none, Slurm gives each its own."""
-    return max(1, _number("LOCAL_WORLD_SIZE", 1)) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    return ranks_here() if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def ranks_here() -> int:
+    """How many ranks are on this machine, as far as the launcher told."""
+    return max(1, _number("LOCAL_WORLD_SIZE", 1))
 
 
 def local_rank() -> int:

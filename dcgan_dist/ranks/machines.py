@@ -3,6 +3,7 @@
 Bits differ between machines, and months later nobody remembers which one it was.
 """
 
+import os
 import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -88,6 +89,30 @@ def runs_on(seats: Sequence[Seat], backend: str) -> RunsOn:
         tf32=cuda and torch.backends.cudnn.allow_tf32,
         deterministic=torch.are_deterministic_algorithms_enabled(),
     )
+
+
+def shared_gpus(about: RunsOn) -> str | None:
+    """What to say where ranks share GPUs; NCCL refuses that, and gloo takes the way through the host."""
+    gpus = sum(about.devices.values())
+    if not about.cuda or about.ranks <= gpus:
+        return None
+    return (
+        f"{about.ranks} ranks share {gpus} GPU{'s' * (gpus > 1)}, so that gloo carries their sums through "
+        "the host, slowly; start one rank for each GPU, and let each see all GPUs of its node or only its "
+        "own (on Slurm --gpu-bind=none or single:1)"
+    )
+
+
+def share_cores(ranks_here: int) -> None:
+    """Take a part of this machine's cores for this rank's own threads, where nobody said how many it has:
+    no variable, and no binding to some of them."""
+    told = any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
+    cores = usable_cores()
+    if told or cores < (os.cpu_count() or 1):
+        return
+    part = max(1, cores // ranks_here)
+    if part < torch.get_num_threads():
+        torch.set_num_threads(part)
 
 
 def few_cores(device: torch.device, *, sharing: int = 1) -> str | None:

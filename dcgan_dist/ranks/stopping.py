@@ -19,7 +19,9 @@ from typing import Any, Self
 import torch
 from torch.distributed import Store  # type: ignore[attr-defined]
 
+from dcgan_dist.ranks import launcher
 from dcgan_dist.ranks.lost import Rollcall
+from dcgan_dist.ranks.machines import few_cores
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -124,13 +126,15 @@ class Pace:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        # A wait that turns round and round would take the core that decodes the next batch.
+        self._sleeps = few_cores(device, sharing=launcher.sharing_cores()) is not None
         self._under_way: deque[torch.Event] = deque()
 
     def wait(self) -> None:
         """Call after each step."""
         if self._device.type == "cpu":
             return
-        event = torch.Event(self._device)
+        event = torch.Event(self._device, blocking=self._sleeps)
         event.record()
         self._under_way.append(event)
         if len(self._under_way) > 1:

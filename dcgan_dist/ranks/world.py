@@ -20,7 +20,7 @@ from dcgan_dist.ranks import launcher
 from dcgan_dist.ranks.determinism import Determinism, prepare
 from dcgan_dist.ranks.devices import choose_device
 from dcgan_dist.ranks.lost import Rollcall, is_loss
-from dcgan_dist.ranks.machines import RunsOn, crowded, runs_on, seat
+from dcgan_dist.ranks.machines import RunsOn, crowded, runs_on, seat, share_cores
 from dcgan_dist.ranks.rendezvous import Place, meet
 from dcgan_dist.ranks.stopping import ignore_signals
 
@@ -126,6 +126,7 @@ def join(
         yield World(0, 1, here, group=None, runs_on=runs_on([seat(here)], ""), tell=tell)
         return
     launcher.follow_launcher()
+    share_cores(launcher.ranks_here())
     where = launcher.place()
     own = {"device": here.type, "torch": torch.__version__}
     met = meet(where, {**own, **(facts or {})}, seconds=timeout_seconds, seat=seat(here))

@@ -24,7 +24,7 @@ from dcgan_dist.gan.step import Cast, Metrics, gradient_norm, means, update_both
 from dcgan_dist.ranks import launcher
 from dcgan_dist.ranks.determinism import lenient
 from dcgan_dist.ranks.lost import is_loss
-from dcgan_dist.ranks.machines import few_cores
+from dcgan_dist.ranks.machines import few_cores, shared_gpus
 from dcgan_dist.ranks.stopping import Signals, Stop
 from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder.owner import Owner
@@ -94,6 +94,9 @@ def _tell_first(first: int, last: int, here: World) -> None:
         log.warning("rank %d: %s", here.rank, scarce)
     if here.rank == 0 and here.runs_on is not None:
         print(here.runs_on, flush=True)
+        shared = shared_gpus(here.runs_on)
+        if shared:
+            log.warning("%s", shared)
     if first > last and here.rank == 0:
         log.warning("the run is at step %d, past the %d that are asked for: nothing is trained", first, last)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dcgan_dist.chaos.kill import differences
+from dcgan_dist.chaos.ends import differences
 from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.checkpoints.writer import Writer
 from dcgan_dist.train import main

@@ -133,6 +133,38 @@ def test_a_rank_whose_step_does_not_come_is_named(rooms16: str, tmp_path: Path) 
         )
 
 
+@pytest.mark.slow
+def test_a_rank_that_is_only_slow_is_not_lost(rooms16: str, tmp_path: Path) -> None:
+    """One holds its interpreter's lock for six seconds, one is busy for longer than silence may last."""
+    program = (
+        "import ctypes, os, sys, time\n"
+        "from dcgan_dist.ranks.heartbeat import SILENT_SECONDS\n"
+        "from dcgan_dist.training.trainer import Trainer\n"
+        "from dcgan_dist.train import own_process\n"
+        "update = Trainer.update\n"
+        "def slow(self, step, real):\n"
+        "    if step == 4 and self.here.rank == 1: ctypes.PyDLL(None).usleep(6_000_000)\n"
+        "    if step == 6 and self.here.rank == 0: time.sleep(SILENT_SECONDS + 4)\n"
+        "    update(self, step, real)\n"
+        "Trainer.update = slow\n"
+        "raise SystemExit(own_process(sys.argv[1:]))\n"
+    )
+    port = free_port()
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *words(rooms16, tmp_path / "run", "--train.steps=8")],
+            env=os.environ | environment(rank, 2, port=port) | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=90)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    assert lines(tmp_path / "run" / "metrics.jsonl") == 8
+
+
 def test_a_failing_ranks_message_comes_out_while_the_group_cannot_be_closed(
     rooms16: str, tmp_path: Path
 ) -> None:
