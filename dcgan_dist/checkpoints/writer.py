@@ -1,11 +1,13 @@
-"""Checkpoints in the background: training pays for the copy only, and a failed write is tried again.
+"""Files in the background, in order: training pays for the copy only, a failed checkpoint is tried again.
 
-A snapshot that is overtaken by a newer one before it could be written is dropped. Kept out: what a checkpoint
-is made of, which is `checkpoint`'s.
+Sample grids come before the checkpoints that are taken after them, so that a run that goes on from one has
+all that came before. A snapshot that is overtaken by a newer one before it could be written is dropped. Kept
+out: what a checkpoint is made of, which is `checkpoint`'s.
 """
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +17,9 @@ from shards.errors import ToldError
 PAUSES_SECONDS = (2.0, 5.0, 15.0)
 """Before the second try of a write, and so on; after the last, the run is stopped. Remote storage has been
 asked for a minute by then already, each time: see `shards.storage.store`."""
+
+DRAWINGS = 8
+"""How many may wait; then training waits for storage."""
 
 log = logging.getLogger("dcgan_dist")
 
@@ -35,6 +40,7 @@ class Writer:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: Job | None = None  # not begun
+        self._drawings: deque[Callable[[], None]] = deque()  # begun ones are gone
         self._closing = False
         self._untold: list[str] = []
         self._fatal: BaseException | None = None
@@ -49,6 +55,13 @@ class Writer:
                     f"step {self._waiting.step} was not saved: storage is slower than run.checkpoint_steps"
                 )
             self._waiting = Job(step, write)
+            self._changed.notify_all()
+
+    def draw(self, work: Callable[[], None]) -> None:
+        """Have `work` called soon, before any snapshot that is given later; `check` raises its error."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._drawings) < DRAWINGS or self._fatal is not None)
+            self._drawings.append(work)
             self._changed.notify_all()
 
     def check(self) -> None:
@@ -73,19 +86,35 @@ class Writer:
         try:
             while (job := self._next()) is not None:
                 self._write(job)
+            self._draw()
         except BaseException as error:
             with self._changed:
                 self._fatal = error
+                self._changed.notify_all()
+
+    def _draw(self) -> None:
+        while True:
+            with self._changed:
+                if not self._drawings:
+                    return
+                work = self._drawings.popleft()
+                self._changed.notify_all()
+            work()
 
     def _next(self) -> Job | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting is not None or self._closing)
-            job, self._waiting = self._waiting, None
-            return job
+        """The next snapshot, when all is drawn that was asked for until now; None at the end."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting is not None or self._drawings or self._closing)
+                if not self._drawings:
+                    job, self._waiting = self._waiting, None
+                    return job
+            self._draw()
 
     def _write(self, job: Job) -> None:
         """Write `job`, or a newer one in its place after a failure."""
         for pause in (*PAUSES_SECONDS, None):
+            self._draw()
             try:
                 job.write()
                 return

@@ -46,10 +46,13 @@ class Generator(nn.Module):
 
     def replica(self) -> "Generator":
         """A second generator with the same weights, of the same type and place, that no rank shares."""
-        twin = Generator(self.net, norm_eps=self.norm_eps, variant=self.variant).to(self.project.weight)
+        with torch.device("meta"):  # no weights are drawn that are not kept
+            twin = Generator(self.net, norm_eps=self.norm_eps, variant=self.variant)
         # Laid out as a network that is trained: else every step of a mean goes across the grain.
-        twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        twin.load_state_dict(self.state_dict())
+        twin.to(self.project.weight.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        twin.to_empty(device=self.project.weight.device)
+        own, weights = self.state_dict(), twin.state_dict()
+        torch._foreach_copy_(list(weights.values()), [own[name] for name in weights])
         return twin
 
 

@@ -149,7 +149,7 @@ class Coordinator:
         with torch.no_grad():
             z = fixed_noise(self.config).to(next(preview.parameters()))
             images = pictures.to_uint8(preview(z))
-        self._picture("samples", images, step, f"samples/{checkpoint.stem(step)}.png")
+        self._writer.draw(partial(self._show, images, step))
         share = alarms.diversity(images) / max(self._real_diversity, 1e-9)
         self._board.curves(step, {"samples/diversity": share})
         self._diversity = {"samples/diversity": share} if step else {}
@@ -158,6 +158,10 @@ class Coordinator:
             self._diversity = {}
         for text in self._alarms.of_diversity(share) + self._alarms.of_filters(responses):
             self._alarm(step, text)
+
+    def _show(self, images: NDArray[np.uint8], step: int) -> None:
+        """Beside training: to draw a picture file takes as long as some steps."""
+        self._picture("samples", images, step, f"samples/{checkpoint.stem(step)}.png")
         self._board.flush()
         self.folder.publish()
 

@@ -1,6 +1,7 @@
 """A failed write is told at the next step, tried again, and ends the run when it keeps failing."""
 
 import threading
+from functools import partial
 
 import pytest
 
@@ -76,3 +77,41 @@ def test_what_storage_does_not_explain_is_raised_as_it_is() -> None:
     saving.save(1, lambda: [][0])
     with pytest.raises(IndexError):
         saving.close()
+
+
+def test_what_is_drawn_before_a_snapshot_comes_before_it_and_all_of_it_by_the_end() -> None:
+    saving, slow = Writer(), threading.Event()
+    done: list[str] = []
+    saving.draw(lambda: (slow.wait(30), done.append("grid 1"))[1])  # type: ignore[func-returns-value]
+    saving.save(1, lambda: done.append("step 1"))
+    saving.draw(lambda: done.append("grid 2"))
+    saving.save(2, lambda: done.append("step 2"))
+    saving.draw(lambda: done.append("grid 3"))
+    assert done == []
+    slow.set()
+    saving.close()
+    assert done == ["grid 1", "grid 2", "grid 3", "step 2"]
+
+
+def test_an_error_of_a_drawing_is_raised_and_no_later_snapshot_is_written() -> None:
+    saving, disk = Writer(), Disk(1)
+    saving.draw(lambda: disk.write(5))
+    saving.save(6, lambda: disk.write(6))
+    with pytest.raises(StoreError, match="No space left"):
+        saving.close()
+    assert disk.written == []
+
+
+def test_training_waits_where_storage_is_slower_than_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "DRAWINGS", 2)
+    saving, slow = Writer(), threading.Event()
+    drawn: list[int] = []
+    saving.draw(lambda: (slow.wait(30), drawn.append(0))[1])  # type: ignore[func-returns-value]
+    until(lambda: not saving._drawings)
+    for number in (1, 2):
+        saving.draw(partial(drawn.append, number))
+    threading.Timer(0.2, slow.set).start()
+    saving.draw(partial(drawn.append, 3))
+    assert drawn[:2] == [0, 1]
+    saving.close()
+    assert drawn == [0, 1, 2, 3]
