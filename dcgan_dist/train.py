@@ -100,9 +100,9 @@ class Tell:
         return code
 
     def at_once(self, error: BaseException) -> None:
-        """Before anything is cleaned up, which may take long; but what a lost rank or the last checkpoint is
-        will be known only then."""
-        if isinstance(error, Exception) and not isinstance(error, DivergedError | LostRanksError):
+        """Before anything is cleaned up, which may take long; but who is lost, which checkpoint is the last,
+        and which folder cannot be written will be known only then."""
+        if isinstance(error, Exception) and not isinstance(error, DivergedError | LostRanksError | OSError):
             self(error)
 
     def _words(self, error: BaseException) -> tuple[int, str]:

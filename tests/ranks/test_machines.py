@@ -7,10 +7,11 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
+from dcgan_dist.chaos.local_ranks import LocalRanks
 from dcgan_dist.ranks import launcher, machines
 from dcgan_dist.ranks.machines import crowded, few_cores, runs_on, seat, shared_gpus
 from dcgan_dist.ranks.stopping import Pace
-from tests.test_promises import run, words
+from tests.test_promises import words
 
 
 def gpu(host: str, uuid: str) -> dict[str, str]:
@@ -99,16 +100,15 @@ def test_a_rank_of_few_cores_sleeps_as_it_waits_for_its_gpu(
     assert asked == [expected]
 
 
-def test_the_facts_are_in_the_manifest(
-    rooms16: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    run(2, words(rooms16, tmp_path / "run", "--train.steps=2"))
+def test_the_facts_are_in_the_manifest_and_told_at_the_start(rooms16: str, tmp_path: Path) -> None:
+    with LocalRanks(words(rooms16, tmp_path / "run", "--train.steps=2"), 2) as ranks:
+        assert ranks.wait(60) == [0, 0]
+        assert ranks.told(0).startswith(f"2 ranks on 1 node: CPU, gloo, torch {torch.__version__}\n")
     manifest = json.loads(next((tmp_path / "run" / "checkpoints").glob("*.json")).read_text())
     about = manifest["facts"]["runs_on"] if "facts" in manifest else manifest["runs_on"]
     assert (about["ranks"], about["nodes"], about["backend"]) == (2, 1, "gloo")
     assert about["torch"] == torch.__version__
     assert about["devices"] == {"CPU": 1}
-    assert f"2 ranks on 1 node: CPU, gloo, torch {torch.__version__}\n" in capfd.readouterr().out
 
 
 def test_the_seat_of_a_cpu_has_no_gpu() -> None:
