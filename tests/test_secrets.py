@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dcgan_dist import evaluate, export, sample, train
-from dcgan_dist.config import settings
+from dcgan_dist.config.__main__ import main as check_config
 from dcgan_dist.explore.__main__ import main as explore
 from dcgan_dist.probe.__main__ import main as probe
 from dcgan_dist.report.__main__ import main as report
@@ -42,7 +42,7 @@ def test_a_run_and_all_that_is_made_of_it_hold_no_password(
 ) -> None:
     out = str(tmp_path / "run")
     given = words(url, tmp_path / "run", "--train.steps=4", "--eval.steps=4", "--eval.images=16")
-    assert settings.main(given) == 0
+    assert check_config(given) == 0
     assert train.main(given) == 0
     assert train.main([*given, "--train.steps=6"]) == 0  # it goes on with the password
     assert sample.main([out, "--out", str(tmp_path / "x.png")]) == 0
