@@ -53,6 +53,7 @@ def some_steps(rule: Any, compiled: bool) -> list[Tensor]:
         return [p.detach().clone() for net in (trainer.g.bare, trainer.d.bare) for p in net.parameters()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["alternate", "both"])
 def test_compiled_updates_of_two_ranks_are_the_eager_ones(rule: str) -> None:
     eager, compiled = (run_ranks(some_steps, 2, rule, c, timeout=200) for c in (False, True))

@@ -55,7 +55,7 @@ class Copies(TorchDispatchMode):
         return answer
 
 
-def moved(net: nn.Module, change: Any) -> nn.Module:
+def moved(net: nn.Module, change: Any, recurse: bool = True) -> nn.Module:
     """`nn.Module._apply`, which swaps tensors in place; those without numbers cannot be swapped."""
     for module in net.modules():
         for name, weight in module._parameters.items():
