@@ -13,7 +13,7 @@ AT_LEAST = {
     0: (
         *("data.prefetch_bytes", "data.cache_bytes", "data.warn_after_seconds", "data.max_bad_fraction"),
         *("optim.lr", "optim.eps", "optim.weight_decay"),
-        *("train.epochs", "train.steps", "train.seed", "run.profile_steps"),
+        *("run.checkpoint_minutes", "train.epochs", "train.steps", "train.seed", "run.profile_steps"),
     ),
     1: (
         *("data.threads", "data.requests", "train.timeout_seconds", "run.log_steps", "run.sample_steps"),
@@ -25,7 +25,7 @@ AT_LEAST = {
 AT_MOST = {  # what no machine or clock can follow; float32 holds 1e30, and what Adam makes of it
     4096: ("data.threads", "data.requests", "run.sample_images"),
     10**7: ("data.batch_images",),
-    10**9: ("data.warn_after_seconds", "train.epochs", "train.timeout_seconds"),
+    10**9: ("data.warn_after_seconds", "run.checkpoint_minutes", "train.epochs", "train.timeout_seconds"),
     1e30: ("model.norm_eps", "optim.lr", "optim.eps", "optim.weight_decay"),
 }
 

@@ -133,6 +133,8 @@ class Run:
     """Pictures on a sample grid; at least 2, for they are normalised by their own statistics."""
     checkpoint_steps: int = 1000
     """Steps between two checkpoints; the last step always has one."""
+    checkpoint_minutes: float | None = 10.0
+    """A checkpoint also once the last is so old, with the next line of metrics; null: by steps alone."""
     checkpoints_kept: int = 3
     """How many of the newest checkpoints to keep."""
     checkpoint_keep_steps: int | None = None

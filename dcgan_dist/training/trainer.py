@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Hashable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -41,9 +42,9 @@ from dcgan_dist.training.graphs import Graphs, Inputs
 from dcgan_dist.training.meter import Meter
 from dcgan_dist.training.players import make_cast, make_players
 from dcgan_dist.training.precision import settle
-from shards import Index, ShardsError
+from dcgan_dist.training.resume import newest_on_all
+from shards import Index
 from shards.dataset.reader import Blocks
-from shards.storage import store
 
 log = logging.getLogger("dcgan_dist")
 
@@ -62,10 +63,11 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
     with feed, told as coordinator, here.leaving_at_error():
         meter = Meter(feed, here, config.data.batch_images)
         stop = Stop(signals, here.store, here.device, here.rollcall)
+        clock = Clock(here, run.checkpoint_minutes, first)
         show_first(coordinator, trainer, blocks, first)
         for step in range(first, last):
             if not advance(trainer, feed, stop, step):
-                part(coordinator, trainer, step, saved=step == first or step % run.checkpoint_steps == 0)
+                part(coordinator, trainer, step, saved=step == clock.saved_step)
                 return step
             done = step + 1
             meter.tick()
@@ -79,7 +81,9 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
                 with lenient():
                     scores = scorer.scores(done, trainer.shown)
                 coordinator.score(done, scores, scorer.protocol)
-            if done % run.checkpoint_steps == 0 or done == last or stopped:
+            late = done % run.log_steps == 0 and clock.is_late()
+            if done % run.checkpoint_steps == 0 or done == last or stopped or late:
+                clock.saved(done)
                 trainer.check_weights(done)
                 coordinator.save(done, *trainer.state(done))
             if stopped:
@@ -106,6 +110,23 @@ def show_first(coordinator: Coordinator | Silent, trainer: "Trainer", blocks: Bl
     coordinator.show_real(blocks, write=first == 0)
     if first == 0:
         coordinator.sample(0, trainer.shown)
+
+
+class Clock:
+    """When the last checkpoint was taken: `is_late` where that is `minutes` ago, by the clock of rank 0."""
+
+    def __init__(self, here: World, minutes: float | None, first: int) -> None:
+        self._here, self._minutes = here, minutes
+        self.saved(first)
+
+    def saved(self, step: int) -> None:
+        self.saved_step, self._time = step, time.monotonic()
+
+    def is_late(self) -> bool:
+        """The same answer on all ranks, which must all ask; never where there are no `minutes`."""
+        if self._minutes is None:
+            return False
+        return bool(self._here.agree(int(time.monotonic() - self._time >= 60 * self._minutes)))
 
 
 def part(coordinator: Coordinator | Silent, trainer: "Trainer", done: int, *, saved: bool) -> None:
@@ -291,35 +312,14 @@ class Trainer:
 
         `saved` is a step that was saved there once. Raises CheckpointError or StoreError.
         """
-        folder = store.join(self.config.run.dir, "checkpoints")
-        found = None
-        try:
-            found = self._newest(folder, saved) if self.here.rank == 0 else None
-        except (CheckpointError, ShardsError):
-            self.here.agree(-1)
-            raise
-        step = self.here.agree(found[0].step if found else 0)
-        if step < 0:
-            raise CheckpointError("rank 0 cannot go on")
-        if step and self.here.rank:
-            try:
-                found = checkpoint.read(folder, step)
-            except CheckpointError as error:
-                raise CheckpointError(f"{error}; run.dir must be on storage that all nodes share") from None
-        if found:
-            self._restore(*found)
-            if self.here.rank == 0:
-                print(f"going on from step {step} on {self.here.ranks} ranks", flush=True)
+        found = newest_on_all(self.config.run.dir, self.here, saved)
+        if found is None:
+            return 0
+        self._restore(*found)
+        step = found[0].step
+        if self.here.rank == 0:
+            print(f"going on from step {step} on {self.here.ranks} ranks", flush=True)
         return step
-
-    def _newest(self, folder: str, saved: int) -> tuple[Manifest, Parts] | None:
-        found = checkpoint.read_newest(folder)
-        if found is None and saved:
-            raise CheckpointError(
-                f"run.dir={self.config.run.dir} holds no checkpoint, but a run that came to step {saved}; "
-                "put its checkpoints back, or delete that folder to start anew, or choose another run.dir"
-            )
-        return found
 
     def _restore(self, manifest: Manifest, parts: Parts) -> None:
         if manifest.facts.get("dataset", self.dataset) != self.dataset:

@@ -7,12 +7,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dcgan_dist.chaos.local_ranks import LocalRanks
 from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.ranks import stopping
 from dcgan_dist.ranks.launcher import environment, free_port
 from dcgan_dist.ranks.lost import is_loss
 from dcgan_dist.ranks.stopping import STOPPED, Signals, Stop
@@ -314,6 +316,41 @@ def test_every_rank_stops_at_the_step_that_the_first_wrote() -> None:
     assert [stops[0].after(5), stops[1].after(5)] == [False, False]
     other.received = signal.SIGUSR1  # too late to say otherwise
     assert [[stop.after(done) for done in (6, 7)] for stop in stops] == [[False, True]] * 2
+
+
+class Counting:
+    """A store that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.store, self.asked = torch.distributed.HashStore(), 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked += 1
+        return getattr(self.store, name)
+
+
+@pytest.mark.parametrize("asking", range(16))
+def test_ranks_with_gpus_look_seldom_and_stop_at_one_step(
+    monkeypatch: pytest.MonkeyPatch, asking: int
+) -> None:
+    monkeypatch.setattr(stopping.Pace, "wait", lambda pace: None)
+    store, device = Counting(), torch.device("cuda")
+    one, other = Signals(), Signals()
+    stops = [Stop(signals, store, device) for signals in (one, other)]  # type: ignore[arg-type]
+    stopped: list[int | None] = [None, None]
+    for done in range(1, 33):
+        if done == asking:
+            one.received = signal.SIGTERM
+        for rank in (1, 0):  # the other is a step ahead of the word
+            if stopped[rank] is None and stops[rank].after(done):
+                stopped[rank] = done
+        if done == asking - 1:
+            assert store.asked == 2 * (done // stopping.GPU_LOOKS_STEPS)
+    first = max(asking, 1) + stopping.AHEAD_STEPS
+    if asking:
+        assert stopped == [first + -first % stopping.GPU_LOOKS_STEPS] * 2
+    else:
+        assert stopped == [None, None]
 
 
 def test_only_what_tells_of_lost_ranks_is_taken_for_it() -> None:
