@@ -69,8 +69,7 @@ def _learn_d(d: Player[nn.Module], real: Tensor, fake: Tensor, *, cast: Cast) ->
     # Two batches, not one of both: batch norm sees one kind at a time.
     with cast():
         on_real, on_fake = d.parallel(real, fake)
-    on_real, on_fake = _wide(on_real), _wide(on_fake)
-    loss = softplus(-on_real).mean() + softplus(on_fake).mean()
+    loss = softplus(_wide(torch.stack((-on_real, on_fake)))).mean(1).sum()
     _descend(d, loss)
     return {
         "loss/d": loss.detach(),
@@ -83,8 +82,7 @@ def _learn_g(g: Player[nn.Module], d: Player[nn.Module], fake: Tensor, *, cast: 
     # The frozen D, alone: no gradient of its weights is computed, and none is sent to other ranks.
     with frozen(d.bare), cast():
         on_fake = d.helping(fake)
-    on_fake = _wide(on_fake)
-    loss = softplus(-on_fake).mean()
+    loss = softplus(_wide(-on_fake)).mean()
     _descend(g, loss)
     return {"loss/g": loss.detach(), "d/fake_after": on_fake.detach()}
 
@@ -92,7 +90,8 @@ def _learn_g(g: Player[nn.Module], d: Player[nn.Module], fake: Tensor, *, cast: 
 def means(metrics: Metrics) -> Metrics:
     """Every one as a number of this rank: what most steps are spared."""
     return {
-        name: value if name.startswith("loss/") else value.sigmoid().mean() for name, value in metrics.items()
+        name: value if name.startswith("loss/") else _wide(value).sigmoid().mean()
+        for name, value in metrics.items()
     }
 
 

@@ -218,7 +218,8 @@ class Trainer:
             return self._learn(real, self.noise.of_key(inputs.key).to(self.dtype))
 
         def prints() -> Tensor:
-            return torch.stack([fingerprint(net) for net in (self.g.bare, self.d.bare)])
+            nets = (self.g.bare, self.d.bare, *([self.ema] if self.ema else []))
+            return torch.stack([fingerprint(net) for net in nets])
 
         return Graphs(inputs, work, state=lambda: dict(self._numbers()), prints=prints)
 
