@@ -5,6 +5,8 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO_RANKS := 2
+# Two processes at once, a file's tests in one of them: many tests wait for others.
+WORKERS := -n 2 --dist loadgroup
 # torch and its libraries then use no more of this CPU than a machine with AVX2 only has.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
@@ -46,13 +48,13 @@ report: $(RUN)  ## explore the demo's networks and put the paper and them on one
 	$(PYTHON) -m dcgan_dist.report $(RUN_DIR)
 
 test: $(DEV)  ## set up and run the tests (under 10 minutes on 2 cores)
-	$(PYTHON) -m pytest -m "not slow and not long and not gpu"
+	$(PYTHON) -m pytest $(WORKERS) -m "not slow and not long and not gpu"
 
 test-slow: $(DEV)  ## the tests that take minutes or need a browser
-	$(PYTHON) -m pytest -m "slow and not gpu"
+	$(PYTHON) -m pytest $(WORKERS) -m "slow and not gpu"
 
 test-avx2: $(DEV)  ## the promises, the recipe and the demo once more, as on a CPU with AVX2 only
-	$(AVX2) $(PYTHON) -m pytest -m "not long and not gpu" tests/test_promises.py tests/training/test_recipe.py \
+	$(AVX2) $(PYTHON) -m pytest $(WORKERS) -m "not long and not gpu" tests/test_promises.py tests/training/test_recipe.py \
 		tests/gan/test_convolution.py tests/training/test_precision.py tests/test_demo.py
 
 test-long: $(DEV)  ## proofs that take many minutes each: 50 kills while writing, 100,000 hostile inputs

@@ -20,3 +20,13 @@ def rooms16(tmp_path_factory: pytest.TempPathFactory) -> str:
     out = str(tmp_path_factory.mktemp("rooms16") / "set")
     build(Rooms(600, size=16), out, size=16, shard_images=250, workers=1)
     return out
+
+
+SERVERS = {"object_store", "slurm"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With pytest-xdist a file's tests stay together, and so do all that need a server that is started once."""
+    for item in items:
+        shared = SERVERS.intersection(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("servers" if shared else str(item.path)))

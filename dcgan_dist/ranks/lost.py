@@ -24,7 +24,9 @@ GLANCE_SECONDS = 0.5
 GATHER_SECONDS = 0.3
 """Those who go within this are told of together."""
 WAIT_SECONDS = 4.0
-"""How long to wait for word of who is gone, and how long a rank may take to leave by itself."""
+"""How long to wait for word of who is gone."""
+LEAVE_SECONDS = 2.0
+"""How long a rank that knows it may take to leave by itself."""
 QUOTED = 1000
 """How many letters of another rank's words are told."""
 
@@ -178,7 +180,7 @@ class Rollcall:
 
     def _see_off(self) -> None:
         """The main thread may be waiting for a rank that is gone, and there is no way to wake it."""
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + LEAVE_SECONDS
         while time.monotonic() < deadline:
             if self._leaving.is_set() or self._over.wait(0.05):
                 return

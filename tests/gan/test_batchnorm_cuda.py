@@ -48,6 +48,10 @@ def normalised(here: world.World, shape: tuple[int, ...], dtype: torch.dtype, ba
     return [tensor.detach().clone() for tensor in found if tensor is not None]
 
 
+LARGE = ("dcgan64", "imagenet32")
+"""Nets whose contracts are the small ones', for seconds each."""
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("ranks", "batches"), [(1, 1), (2, 2), (4, 1)])
 def test_cudas_way_is_the_cpus_in_float64(shape: tuple[int, ...], ranks: int, batches: int) -> None:
@@ -88,7 +92,10 @@ def a_step(net: str, precision: str, rule: str) -> tuple[Counter[str], float]:
 @pytest.mark.parametrize(
     ("net", "precision", "rule"),
     [
-        *((net, "bfloat16", "alternate") for net in PRESETS),
+        *(
+            pytest.param(net, "bfloat16", "alternate", marks=[pytest.mark.slow] * (net in LARGE))
+            for net in PRESETS
+        ),
         *(("tiny16", precision, "both") for precision in ("float32", "float64", "bfloat16", "float16")),
     ],
 )

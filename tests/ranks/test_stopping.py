@@ -79,7 +79,7 @@ def test_the_others_say_one_line_when_rank_0_is_killed(rooms16: str, tmp_path: P
             assert line.startswith(f"error: rank {rank}: lost rank 0 without a word: killed")
 
 
-@pytest.mark.parametrize("victim", [0, 1, 2])
+@pytest.mark.parametrize("victim", [0, *(pytest.param(rank, marks=pytest.mark.slow) for rank in (1, 2))])
 def test_a_stopped_process_is_named_and_the_others_leave_in_time(
     rooms16: str, tmp_path: Path, victim: int
 ) -> None:

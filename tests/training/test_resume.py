@@ -29,15 +29,12 @@ def train_with_storage_of_rank_0(arguments: list[str]) -> int:
     return main(arguments)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_ranks_without_the_run_folder_go_on_from_what_rank_0_reads(
-    rooms16: str, tmp_path: Path, precision: str
-) -> None:
-    more = [f"--train.precision={precision}", "--train.ema_decay=0.9"]
-    run(3, words(rooms16, tmp_path / "unbroken", *more, "--train.steps=9", "--data.batch_images=12"))
+def test_ranks_without_the_run_folder_go_on_from_what_rank_0_reads(rooms16: str, tmp_path: Path) -> None:
+    more = ["--train.precision=bfloat16", "--train.ema_decay=0.9"]
+    run(2, words(rooms16, tmp_path / "unbroken", *more, "--train.steps=9"))
     for steps in (5, 9):
-        out = words(rooms16, tmp_path / "broken", *more, f"--train.steps={steps}", "--data.batch_images=12")
-        assert run_ranks(train_with_storage_of_rank_0, 3, out) == [0, 0, 0]
+        out = words(rooms16, tmp_path / "broken", *more, f"--train.steps={steps}")
+        assert run_ranks(train_with_storage_of_rank_0, 2, out) == [0, 0]
     expected, found = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
     assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
     assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
