@@ -26,7 +26,7 @@ SERVERS = {"object_store", "slurm"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist a file's tests stay together, and so do all that need a server that is started once."""
+    """With pytest-xdist a file's tests stay together, and so do all that need the same servers."""
     for item in items:
         shared = SERVERS.intersection(getattr(item, "fixturenames", ()))
         item.add_marker(pytest.mark.xdist_group("servers" if shared else str(item.path)))
