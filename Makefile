@@ -71,6 +71,7 @@ bench: $(DEV)  ## measure on this CPU and append to benchmarks/*.jsonl
 	$(PYTHON) -m benchmarks.step
 	$(PYTHON) -m benchmarks.convolution
 	$(PYTHON) -m benchmarks.feed
+	$(PYTHON) -m benchmarks.reader
 	$(PYTHON) -m benchmarks.ingest share
 	$(PYTHON) -m benchmarks.dedup buckets --millions 1 3
 	$(PYTHON) -m benchmarks.reads

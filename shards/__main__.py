@@ -73,9 +73,12 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         if name == "index":
             _whole(sub, "--block-images", "images per block", shown="as before, or 256 KiB of pixels")
+            sub.add_argument(
+                "--samples", action="store_true", help="of any files, for your own training loop"
+            )
+            sub.add_argument("--out", metavar="INDEX", type=argument, help="place for it (default: URL)")
             sub.add_argument("--dali", action="store_true", help="also write NVIDIA DALI's .idx of each tar")
-            what = "though class names or marks of a damaged index are lost"
-            sub.add_argument("--overwrite", action="store_true", help=what)
+            sub.add_argument("--overwrite", action="store_true", help="though a damaged one's marks are lost")
         elif name == "verify":
             sub.add_argument("--decode", action="store_true", help="decode every picture too")
         elif name == "cat":
@@ -118,12 +121,8 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 
 def _add_cut(parser: argparse.ArgumentParser) -> None:
     _whole(parser, "--size", "side of the square pictures, in pixels, 4 to 1024", default=64)
-    parser.add_argument(
-        "--encoding",
-        choices=ENCODINGS,
-        default="npy",
-        help="how pictures are stored (default: npy, the fastest)",
-    )
+    how = "how pictures are stored (default: npy, the fastest)"
+    parser.add_argument("--encoding", choices=ENCODINGS, default="npy", help=how)
     parser.add_argument(
         "--resize",
         choices=WAYS,
@@ -280,16 +279,19 @@ def _index(options: argparse.Namespace) -> int:
             block_samples=options.block_images,
             dali=options.dali,
             overwrite=options.overwrite,
+            samples=options.samples,
+            out_url=options.out,
             on_shard=lambda shard: bar.update(shard.samples),
             on_passed_over=passed.join,
         )
     print_passed(passed)
-    print(f"indexed: {index.samples} images in {len(index.shards)} shards")
+    kind = "samples" if options.samples else "images"
+    print(f"indexed: {index.samples} {kind} in {len(index.shards)} shards")
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
-    index = indexes.load(options.url)
+    index = indexes.load(options.url, pictures=False)
     problems = 0
     with tqdm(total=index.samples, unit=" images", disable=not sys.stderr.isatty()) as bar:
         for line in verify(
@@ -323,7 +325,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    print(redact(describe(options.url, indexes.load(options.url))))
+    print(redact(describe(options.url, indexes.load(options.url, pictures=False))))
     return 0
 
 

@@ -107,6 +107,16 @@ class EpochPlan:
             ):
                 yield Span(step, row, block, samples[start:stop])
 
+    def at(self, lane: int, step: int) -> tuple[int, int]:
+        """What a lane takes at a step: the block, and the number in it among the samples that are kept."""
+        steps = self.plan.steps_per_epoch
+        phase = int(self._phases(np.array([lane]))[0])
+        place = lane * steps + (phase + step) % steps
+        at = int(np.searchsorted(self.starts, place, side="right")) - 1
+        block = int(self.order[at])
+        inner = permutation(int(self.plan.counts[block]), self.plan.seed, self.number, block)
+        return block, int(inner[place - self.starts[at]])
+
     def _begun(self, lanes: range, low: int, high: int, *, open_all: bool) -> tuple[I64, ...]:
         """The spans that begin at a step in [low, high), and those that go on at `low` if `open_all`.
 

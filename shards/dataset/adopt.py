@@ -1,4 +1,4 @@
-"""An index for tars that have none, by one pass over them; ours or any webdataset tars of one image size.
+"""An index for tars that have none, by one pass over them: pictures of one size, or samples of any kind.
 
 Kept out: changing a shard; this only reads them.
 """
@@ -7,16 +7,19 @@ import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from shards.dataset import index as indexes
 from shards.dataset.blocks import default_block_samples, is_table
 from shards.dataset.index import Index, Shard
-from shards.dataset.overwrite import BEGUN_NAME, not_ours
+from shards.dataset.overwrite import BEGUN_NAME, is_same, not_ours
 from shards.dataset.passed_over import Passed
-from shards.dataset.scan import Looks, Scanned, check_shapes, find_tars, scan
+from shards.dataset.scan import Looks, Scanned, check_shapes, find_tars, scan, usual_block_samples
 from shards.errors import ShardsError, StoreError
+from shards.redact import is_secret, redact
 from shards.storage import store
 from shards.storage.in_order import in_order
 from shards.tars import dali as dali_index
@@ -28,37 +31,39 @@ def reindex(
     block_samples: int | None = None,
     dali: bool = False,
     overwrite: bool = False,
+    samples: bool = False,
+    out_url: str | None = None,
     on_shard: Callable[[Shard], object] | None = None,
     on_passed_over: Callable[[Passed], object] | None = None,
 ) -> Index:
-    """Read every tar at `url` and write its index. Block size, classes, marks, source of an old one are kept.
+    """Read every tar at `url` and write its index, there or at `out_url`.
 
-    Raises ShardsError where they would be lost, or where files lie that are not ours, unless `overwrite`.
-    With `dali`, an index for DALI goes beside each shard. Several shards are read at once; `on_shard` hears
-    of each, in order, and `on_passed_over` of the files that are not served.
+    Block size, classes, marks and source of an old one are kept. Raises ShardsError where they would be
+    lost, or where files lie that are not ours, unless `overwrite`. With `samples` the tars may hold any
+    files, not only pictures of one size. With `dali`, an index for DALI goes beside each shard. Several
+    shards are read at once; `on_shard` hears of each, in order, and `on_passed_over` of the files that are
+    not served.
     """
     looks, found = Looks(), []
+    tars = _elsewhere(url, out_url, dali=dali)
+    out_url = out_url if tars and out_url else url
     lengths = _tars(url, looks.passed_over)
-    old = _old_index(url, overwrite=overwrite)
+    old = _old_index(out_url, overwrite=overwrite)
     if not overwrite:
-        _check_free(url, lengths, has_index=old is not None, dali=dali)
-    if block_samples is None and old:
-        block_samples = old.block_samples
-    if block_samples is not None and not 1 <= block_samples <= indexes.MAX_BLOCK_SAMPLES:
-        raise ShardsError(
-            f"--block-images {block_samples} is outside [1, {indexes.MAX_BLOCK_SAMPLES}]; give one inside"
-        )
-    with closing(_scan_all(url, lengths, looks, block_samples=block_samples, dali=dali)) as results:
+        _check_free(out_url, lengths, has_index=old is not None, dali=dali)
+    block_samples = _block_samples(url, lengths, block_samples, old, samples=samples)
+    read = partial(scan, url, block_samples=block_samples, for_dali=dali, pictures=not samples)
+    with closing(_scan_all(url, lengths, looks, read, dali=dali)) as results:
         for scanned in results:
             found.append(scanned)
             if on_shard:
                 on_shard(scanned.shard)
     shards = [_with_marks(scanned.shard, old) for scanned in found]
     if old and not overwrite:
-        _check_marks(url, old, shards)
+        _check_marks(out_url, old, shards)
     if on_passed_over:
         on_passed_over(looks.passed_over)
-    ((encoding, size, _),) = looks.shapes
+    ((encoding, size, _),) = [(indexes.SAMPLES, 0, 0)] if samples else looks.shapes
     index = Index(
         version=indexes.VERSION,
         encoding=encoding,
@@ -69,17 +74,49 @@ def reindex(
         shards=tuple(shards),
         blocks_sha256="",
         source=old.source if old else {"source": "index"},
+        tars=tars,
     )
-    return indexes.save(url, index, np.concatenate([scanned.blocks for scanned in found]))
+    if tars:
+        store.make_folder(out_url)
+    return indexes.save(out_url, index, np.concatenate([scanned.blocks for scanned in found]))
+
+
+def _elsewhere(url: str, out_url: str | None, *, dali: bool) -> str:
+    """The place of the tars as an index at `out_url` is to name it, empty where it lies beside them."""
+    if out_url is None or is_same(url, out_url):
+        return ""
+    if dali:
+        raise ShardsError("--dali writes beside the tars and --out elsewhere; leave one of them out")
+    if is_secret(url):
+        raise ShardsError(
+            f"{redact(url)} has a password or key in it, which the index would keep; give it by the "
+            f"environment instead"
+        )
+    return url if "://" in url else str(Path(url).resolve())
+
+
+def _block_samples(
+    url: str, lengths: Mapping[str, int], given: int | None, old: Index | None, *, samples: bool
+) -> int | None:
+    """How many samples a block is to have; None where that follows from the size of the pictures."""
+    if given is not None and not 1 <= given <= indexes.MAX_BLOCK_SAMPLES:
+        raise ShardsError(
+            f"--block-images {given} is outside [1, {indexes.MAX_BLOCK_SAMPLES}]; give one inside"
+        )
+    if given is None and old and (old.encoding == indexes.SAMPLES) == samples:
+        return old.block_samples
+    if given is None and samples:
+        return usual_block_samples(url, *next(iter(lengths.items())))
+    return given
 
 
 def _scan_all(
-    url: str, lengths: Mapping[str, int], looks: Looks, *, block_samples: int | None, dali: bool
+    url: str, lengths: Mapping[str, int], looks: Looks, scan_one: Callable[[str, int], Scanned], *, dali: bool
 ) -> Generator[Scanned, None, None]:
     """Each tar as it is scanned, in order, its index for DALI written; all together are in `looks`."""
 
     def read(name: str) -> Scanned:
-        return scan(url, name, lengths[name], block_samples=block_samples, for_dali=dali)
+        return scan_one(name, lengths[name])
 
     with closing(in_order(read, lengths)) as results:
         for scanned in results:
@@ -105,7 +142,8 @@ def _join(looks: Looks, more: Looks, where: str) -> None:
     """Add what a shard holds to what is known. Raises ShardsError where they do not go together."""
     for shape, key in more.shapes.items():
         looks.shapes.setdefault(shape, key)
-    check_shapes(looks.shapes, where)
+    if looks.shapes:
+        check_shapes(looks.shapes, where)
     looks.strides |= more.strides
     looks.labels |= more.labels
     looks.passed_over.join(more.passed_over)
@@ -117,7 +155,7 @@ def _old_index(url: str, *, overwrite: bool) -> Index | None:
     if not store.exists(where):
         return None
     try:
-        return indexes.load(url)
+        return indexes.load(url, pictures=False)
     except StoreError:
         raise
     except ShardsError as error:
@@ -140,7 +178,7 @@ def _told_by(data: bytes) -> str:
 
 def _check_free(url: str, lengths: Mapping[str, int], *, has_index: bool, dali: bool) -> None:
     """Raise ShardsError where the index would replace files that are not ours."""
-    found, foreign = store.sizes(url), []
+    found, foreign = store.sizes_if_any(url), []
     if BEGUN_NAME in found and not has_index:
         raise ShardsError(
             f"{url} holds a build that has begun and not ended; run that build again, or give --overwrite to "

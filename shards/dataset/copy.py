@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from shards.dataset import index as indexes
@@ -53,9 +53,10 @@ def copy(
         raise ShardsError(f"threads={threads} copies nothing; give 1 or more")
     if is_same(url, out_url):
         raise ShardsError(f"{url} and {out_url} are the same place; give another to copy to")
-    index = indexes.load(url)
+    index = indexes.load(url, pictures=False)
     tables = _read_tables(url, index)
     store.make_folder(out_url)
+    url = index.tars_at(url)
     here, there = store.sizes(url), store.sizes_if_any(out_url)
     ours = overwrite or indexes.INDEX_NAME in there
     stale = _clear(out_url, index, tables[indexes.INDEX_NAME], overwrite=overwrite)
@@ -110,7 +111,7 @@ def _in_threads(work: Callable[[Shard], bool], index: Index, threads: int) -> Ge
 
 
 def _read_tables(url: str, index: Index) -> dict[str, bytes]:
-    """`blocks.npy` and `index.json` as they are, in the order of writing."""
+    """`blocks.npy` and `index.json`, as they are to be, in the order of writing."""
     indexes.load_blocks(url, index)  # tells what to do where it is damaged
     where = store.join(url, indexes.INDEX_NAME)
     data = store.read_bytes(where)
@@ -118,6 +119,8 @@ def _read_tables(url: str, index: Index) -> dict[str, bytes]:
     same = indexes.parse(json_fields.json_object(data, where), where) == index
     if not same or hashlib.sha256(blocks).hexdigest() != index.blocks_sha256:
         raise ShardsError(f"{url} changes while it is copied; wait until it is built, then copy again")
+    if index.tars:  # those of the copy lie beside its index
+        data = indexes.dump(replace(index, tars=""))
     return {indexes.BLOCKS_NAME: blocks, indexes.INDEX_NAME: data}
 
 
@@ -129,7 +132,7 @@ def _clear(out_url: str, index: Index, wanted: bytes, *, overwrite: bool) -> set
     if not overwrite:
         raise ShardsError(f"{out_url} already holds another dataset; choose another place, or --overwrite it")
     try:
-        shards = indexes.load(out_url).shards
+        shards = indexes.load(out_url, pictures=False).shards
     except ShardsError:  # damaged; its shards are nobody's
         shards = ()
     store.remove(where)

@@ -20,9 +20,10 @@ def describe(url: str, index: Index) -> str:
     classes = f"{len(index.classes)} ({', '.join(index.classes[:10])}{', ...' * (len(index.classes) > 10)})"
     lines = {
         "dataset": url,
+        **({"tars": index.tars} if index.tars else {}),
         "images": f"{index.samples:,}",
         "removed": f"{index.samples - index.kept:,}",
-        "size": f"{index.image_size} x {index.image_size}",
+        "size": f"{index.image_size} x {index.image_size}" if index.image_size else "any",
         "encoding": index.encoding,
         "classes": classes if index.classes else "none",
         "shards": f"{len(index.shards):,}",

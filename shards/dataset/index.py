@@ -34,8 +34,12 @@ IMAGE_SIZES = (4, 1024)
 
 MAX_BLOCK_SAMPLES = 10**6
 
+SAMPLES = "samples"
+"""Encoding of a dataset whose samples may have any files, and pictures of any size; its `image_size` is 0."""
+
 SHARD_NAME = r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*\.tar"
 SHA256 = r"[0-9a-f]{64}"
+TARS = r"[^\x00-\x1f]+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,10 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What a dataset holds. `record_bytes` is the stride of the records, 0 where they differ in length."""
+    """What a dataset holds. `record_bytes` is the stride of the records, 0 where they differ in length.
+
+    `tars` is the folder or URL of the shards where they do not lie beside the index.
+    """
 
     version: int
     encoding: str
@@ -62,6 +69,11 @@ class Index:
     shards: tuple[Shard, ...]
     blocks_sha256: str
     source: dict[str, Any] = field(default_factory=dict, hash=False)
+    tars: str = ""
+
+    def tars_at(self, url: str) -> str:
+        """Where the shards are of the dataset whose index is at `url`."""
+        return self.tars or url
 
     @property
     def samples(self) -> int:
@@ -110,8 +122,11 @@ class Index:
         return np.cumsum([0, *blocks], dtype=np.int64)
 
 
-def load(url: str) -> Index:
-    """The index of the dataset at `url`. Raises ShardsError where there is none or it is not one."""
+def load(url: str, *, pictures: bool = True) -> Index:
+    """The index of the dataset at `url`. Raises ShardsError where there is none or it is not one.
+
+    With `pictures` also where the dataset is not one of square pictures of one size.
+    """
     where = store.join(url, INDEX_NAME)
     try:
         data = store.read_bytes(where, check=_is_whole, limit_bytes=store.SMALL_BYTES)
@@ -122,7 +137,13 @@ def load(url: str) -> Index:
             f"{where} does not match the sum at its end; it is damaged or was edited; "
             f"run: python -m shards index {url}"
         ) from error
-    return parse(json_fields.json_object(data, where), where)
+    index = parse(json_fields.json_object(data, where), where)
+    if pictures and index.encoding == SAMPLES:
+        raise ShardsError(
+            f"{url} holds samples of any kind, not square pictures of one size; to make such a dataset of it "
+            f"run: python -m shards build webdataset {index.tars_at(url)} OUT"
+        )
+    return index
 
 
 def parse(fields: Mapping[str, Any], where: str) -> Index:
@@ -132,10 +153,11 @@ def parse(fields: Mapping[str, Any], where: str) -> Index:
         raise ShardsError(
             f"{where} has version {version}, this program reads {VERSION}; install the release it is of"
         )
-    size_low, size_high = IMAGE_SIZES
+    encoding = json_fields.text(fields, "encoding", where, pattern="|".join((*ENCODINGS, SAMPLES)))
+    size_low, size_high = (0, 0) if encoding == SAMPLES else IMAGE_SIZES
     index = Index(
         version=version,
-        encoding=json_fields.text(fields, "encoding", where, pattern="|".join(ENCODINGS)),
+        encoding=encoding,
         image_size=json_fields.whole_number(fields, "image_size", where, low=size_low, high=size_high),
         block_samples=json_fields.whole_number(fields, "block_samples", where, low=1, high=MAX_BLOCK_SAMPLES),
         record_bytes=json_fields.whole_number(fields, "record_bytes", where),
@@ -143,6 +165,7 @@ def parse(fields: Mapping[str, Any], where: str) -> Index:
         shards=tuple(parse_shard(entry, where) for entry in json_fields.items(fields, "shards", where)),
         blocks_sha256=json_fields.text(fields, "blocks_sha256", where, pattern=SHA256),
         source=json_fields.plain_object(fields, "source", where),
+        tars=json_fields.text(fields, "tars", where, pattern=TARS) if "tars" in fields else "",
     )
     names = {shard.name for shard in index.shards}
     if not names or len(names) != len(index.shards):
@@ -197,16 +220,8 @@ def dump(index: Index) -> bytes:
         | ({"removed": list(shard.removed)} if shard.removed else {})
         for shard in index.shards
     ]
-    names = (
-        "version",
-        "encoding",
-        "image_size",
-        "block_samples",
-        "record_bytes",
-        "classes",
-        "blocks_sha256",
-        "source",
-    )
+    names = ["version", "encoding", "image_size", "block_samples", "record_bytes", "classes"]
+    names += ["blocks_sha256", "source", *(["tars"] if index.tars else [])]
     lines = [compact_json(name) + b": " + compact_json(getattr(index, name)) for name in names]
     lines.append(b'"shards": [\n' + b",\n".join(compact_json(shard) for shard in shards) + b"\n]")
     text = b"{\n" + b",\n".join(lines) + b",\n"
@@ -247,15 +262,16 @@ def _sha256(data: bytes) -> str:
 
 def check_listing(url: str, index: Index) -> None:
     """Compare names and lengths with one listing. Raises ShardsError at the first that differs."""
-    found = store.sizes(url)
+    tars = index.tars_at(url)
+    found = store.sizes(tars)
     for shard in index.shards:
         if shard.name not in found:
             raise ShardsError(
-                f"{url}: {shard.name} is in index.json but not there; run: python -m shards verify {url}"
+                f"{tars}: {shard.name} is in index.json but not there; run: python -m shards verify {url}"
             )
         if found[shard.name] != shard.bytes:
             raise ShardsError(
-                f"{url}: {shard.name} has {found[shard.name]} bytes, index.json says {shard.bytes}; "
+                f"{tars}: {shard.name} has {found[shard.name]} bytes, index.json says {shard.bytes}; "
                 f"run: python -m shards verify {url}"
             )
 

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from shards.errors import DamagedError, ShardsError
 from shards.pictures import codec
 from shards.storage import store
 from shards.storage.in_order import in_order
-from shards.tars.records import PIXELS_OFFSET, Buffer, image_members
+from shards.tars.records import PIXELS_OFFSET, Buffer, Files, files_in
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -38,7 +38,7 @@ class Blocks:
 
     def __init__(self, url: str, index: Index) -> None:
         self.url, self.index = url, index
-        self._shard_urls = [store.join(url, shard.name) for shard in index.shards]
+        self._shard_urls = [store.join(index.tars_at(url), shard.name) for shard in index.shards]
         table = load_blocks(url, index)
         self._offsets, self._lengths, self._sums = table["offset"], table["bytes"], table["sum"]
         self._first = index.block_starts().tolist()
@@ -179,27 +179,36 @@ class Blocks:
         told = (pictures.into(at, row) for at, row in zip(wanted.tolist(), rows, strict=True))
         return [line for line in told if line]
 
-    def pictures(self, block: int, data: Buffer) -> "Pictures":
-        """The pictures of a block in its bytes. Raises ShardsError where they are not those of the index."""
+    def files(self, block: int, data: Buffer) -> Files:
+        """The files of every sample of a block, removed or not; errors as those of `pictures`."""
+        found = files_in(data, where=self.url)
+        if len(found) != self._sizes[block]:
+            raise ShardsError(
+                f"{self.url}: {self.sample_name(block, 0)}: its block has {len(found)} samples, the index "
+                f"says {self._sizes[block]}; run: python -m shards index {self.url}"
+            )
+        return found
+
+    def pictures(self, block: int, data: Buffer, files: Files | None = None) -> "Pictures":
+        """The pictures of a block in its bytes, whose `files` may be known.
+
+        Raises ShardsError where they are not those of the index.
+        """
         kept = self.kept(block).tolist()
         if self.index.record_bytes:
             size = self.index.image_size
             shape, strides = (int(self._sizes[block]), 3 * size * size), (self.index.record_bytes, 1)
             return RawPictures(np.ndarray(shape, np.uint8, data, PIXELS_OFFSET, strides), kept)
-        return EncodedPictures(self._members(block, data), kept, self, block)
+        return EncodedPictures(self._members(block, data, files), kept, self, block)
 
-    def _members(self, block: int, data: Buffer) -> list[Buffer]:
-        members = image_members(data, where=self.url)
-        if len(members) != self._sizes[block]:
-            raise ShardsError(
-                f"{self.url}: {self.sample_name(block, 0)}: its block has {len(members)} samples, the index "
-                f"says {self._sizes[block]}; run: python -m shards index {self.url}"
-            )
-        return members
+    def _members(self, block: int, data: Buffer, files: Files | None = None) -> list[Buffer]:
+        return (files or self.files(block, data)).pictures()
 
 
 class RawPictures:
     """The pictures of a block of raw records."""
+
+    stand_ins: ClassVar[dict[int, int]] = {}
 
     def __init__(self, pixels: U8, kept: list[int]) -> None:
         self._pixels, self._kept = pixels, kept
@@ -215,6 +224,8 @@ class EncodedPictures:
 
     def __init__(self, members: Sequence[Buffer], kept: list[int], blocks: Blocks, block: int) -> None:
         self._members, self._kept, self._blocks, self._block = members, kept, blocks, block
+        self.stand_ins: dict[int, int] = {}
+        """Which of those kept was decoded in place of a damaged one."""
 
     def into(self, wanted: int, row: U8) -> str | None:
         """Decode picture `wanted`, counted among those kept, into `row`, (S, S, 3).
@@ -235,12 +246,14 @@ class EncodedPictures:
 
     def _decode_next(self, wanted: int, row: U8) -> int:
         """Decode the next kept sample that can be; its position."""
-        for other in self._kept[wanted + 1 :] + self._kept[:wanted]:
+        for ahead in range(1, len(self._kept)):
+            instead = (wanted + ahead) % len(self._kept)
             try:
-                codec.decode_into(self._members[other], row)
+                codec.decode_into(self._members[self._kept[instead]], row)
             except ShardsError:
                 continue
-            return other
+            self.stand_ins[wanted] = instead
+            return self._kept[instead]
         raise ShardsError(
             f"{self._blocks.url}: {self._blocks.sample_name(self._block, self._kept[wanted])}: no sample of "
             f"its block can be decoded; run: python -m shards verify --decode {self._blocks.url}"

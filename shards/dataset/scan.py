@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from shards.dataset.blocks import BLOCK_DTYPE, BlockTable, default_block_samples
+from shards.dataset.blocks import BLOCK_DTYPE, BLOCK_PIXEL_BYTES, BlockTable, default_block_samples
 from shards.dataset.index import IMAGE_SIZES, Shard
 from shards.dataset.passed_over import NO_SAMPLE, PACKED, SECOND_PICTURE, Passed
 from shards.errors import ImageError, ShardsError
@@ -76,15 +76,22 @@ def find_tars(url: str, passed: Passed) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if name.endswith(".tar") and not name.startswith(".")}
 
 
-def scan(url: str, name: str, length: int, *, block_samples: int | None, for_dali: bool) -> Scanned:
-    """Read the tar `name` of `length` bytes. Raises ShardsError where it can be no part of a dataset."""
+def scan(
+    url: str, name: str, length: int, *, block_samples: int | None, for_dali: bool, pictures: bool = True
+) -> Scanned:
+    """Read the tar `name` of `length` bytes. Raises ShardsError where it can be no part of a dataset.
+
+    Without `pictures` its samples may have any files, and `block_samples` is needed.
+    """
     where = store.join(url, name)
     pieces, looks = Pieces(where, length), Looks()
     rows: list[tuple[int, int, int]] = []
     lines: list[str] = []
     samples = start = stop = 0
-    for sample in _samples(where, pieces, length, looks.passed_over):
-        size = _look(sample, looks, where)
+    for sample in _samples(where, pieces, length, looks.passed_over, pictures=pictures):
+        size = _look(sample, looks, where) if pictures else 0
+        if not pictures:
+            looks.labels |= _labels(Record(sample.key, dict(sample.data)), where, strict=False)
         if for_dali:
             lines.append(dali.sample_line(sample.members.values(), where=where))
         samples, stop = samples + 1, sample.stop
@@ -100,6 +107,17 @@ def scan(url: str, name: str, length: int, *, block_samples: int | None, for_dal
     return Scanned(shard, np.array(rows, BLOCK_DTYPE), looks, dali.pack(lines) if for_dali else b"")
 
 
+def usual_block_samples(url: str, name: str, length: int) -> int:
+    """How many of a tar's first samples, of any kind, take BLOCK_PIXEL_BYTES as they are stored."""
+    where = store.join(url, name)
+    pieces, count, stop = Pieces(where, length), 0, 0
+    for sample in _samples(where, pieces, length, Passed(), pictures=False):
+        count, stop = count + 1, sample.stop
+        if stop >= BLOCK_PIXEL_BYTES:
+            break
+    return max(1, BLOCK_PIXEL_BYTES * count // max(stop, 1))
+
+
 def check_shapes(shapes: Mapping[tuple[str, int, int], str], where: str) -> None:
     """Raise ShardsError where the pictures are not of one encoding and one square size that we serve."""
     low, high = IMAGE_SIZES
@@ -107,7 +125,8 @@ def check_shapes(shapes: Mapping[tuple[str, int, int], str], where: str) -> None
     if len(shapes) > 1 or height != width:
         told = ", ".join(f"{encoding} {across} x {down}" for encoding, down, across in sorted(shapes))
         raise ShardsError(
-            f"{where}: sample {key} makes it {told}; a dataset has one square size and encoding, {UNPACK}"
+            f"{where}: sample {key} makes it {told}; a dataset has one square size and encoding, {UNPACK}, "
+            f"or take them as samples of any kind for your own loop: --samples"
         )
     if not low <= height <= high:
         raise ShardsError(
@@ -115,7 +134,7 @@ def check_shapes(shapes: Mapping[tuple[str, int, int], str], where: str) -> None
         )
 
 
-def _samples(where: str, pieces: Pieces, length: int, passed: Passed) -> Iterator[_Sample]:
+def _samples(where: str, pieces: Pieces, length: int, passed: Passed, *, pictures: bool) -> Iterator[_Sample]:
     """Each sample as soon as it is whole: `pieces` is then released up to its stop, and no further."""
     sample: _Sample | None = None
     last = -1
@@ -129,7 +148,7 @@ def _samples(where: str, pieces: Pieces, length: int, passed: Passed) -> Iterato
             sample.stop = member.stop
             _check_block(sample.stop - sample.start, where)
         if sample and member.key:
-            _add(sample, member, pieces, where)
+            _add(sample, member, pieces, where, pictures=pictures)
         elif not member.name.rpartition("/")[2].startswith("._") and not member.name.endswith("/"):
             passed.add(NO_SAMPLE, member.name)
         pieces.release(member.stop)
@@ -137,12 +156,14 @@ def _samples(where: str, pieces: Pieces, length: int, passed: Passed) -> Iterato
         yield sample
 
 
-def _add(sample: _Sample, member: Member, pieces: Pieces, where: str) -> None:
+def _add(sample: _Sample, member: Member, pieces: Pieces, where: str, *, pictures: bool) -> None:
     sample.members[member.extension] = member
-    wanted = (*picture_extensions(sample.members)[:1], "json", "cls")
+    wanted = (*(picture_extensions(sample.members)[:1] if pictures else ()), "json", "cls")
     if member.extension not in wanted:
         return
     if member.length > MAX_MEMBER_BYTES:
+        if not pictures:
+            return
         raise ShardsError(
             f"{where}: {member.name!r} has {member.length} bytes, more than {MAX_MEMBER_BYTES}; "
             f"write the tar without it"
@@ -171,14 +192,16 @@ def _look(sample: _Sample, looks: Looks, where: str) -> int:
     looks.shapes.setdefault((image[0], height, width), sample.key)
     check_shapes(looks.shapes, where)
     looks.strides.add(_stride(sample, height))
-    looks.labels |= _labels(record, where)
+    looks.labels |= _labels(record, where, strict=True)
     return height
 
 
-def _labels(record: Record, where: str) -> set[int]:
+def _labels(record: Record, where: str, *, strict: bool) -> set[int]:
     try:
         label = record.meta().get("label")
     except ShardsError as error:
+        if not strict:  # JSON of any kind, which need not be an object
+            return set()
         raise ShardsError(f"{where}: {error}; write the tar without it") from error
     return {label} if type(label) is int and 0 <= label < MAX_CLASSES else set()
 

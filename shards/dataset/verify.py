@@ -51,7 +51,7 @@ class _Shard:
 
     @property
     def where(self) -> str:
-        return store.join(self.url, self.shard.name)
+        return store.join(self.index.tars_at(self.url), self.shard.name)
 
 
 def verify(
@@ -61,9 +61,9 @@ def verify(
 
     Raises ShardsError where there is no index to hold the shards against. `on_shard` hears of each one read.
     """
-    index = indexes.load(url)
+    index = indexes.load(url, pictures=False)
     table, first = indexes.load_blocks(url, index), index.block_starts()
-    found = store.sizes(url)
+    found = store.sizes(index.tars_at(url))
     for number, shard in enumerate(index.shards):
         if shard.name not in found:
             yield f"{shard.name}: missing"
@@ -136,7 +136,7 @@ def _verify_pictures(data: bytes, where: str, index: Index, samples: int) -> Ite
         return
     if len(records) != samples:
         yield f"{where}: {len(records)} samples, the index says {samples}"
-    for record in records:
+    for record in records if index.encoding != indexes.SAMPLES else ():
         if problem := _picture_problem(record, out) or _stride_problem(record, data, index):
             yield f"{where}: sample {record.key}: {problem}"
 
@@ -179,5 +179,8 @@ def _dali_lines(data: bytes, where: str, offset: int) -> list[str]:
 
 def _verify_dali(task: _Shard, wanted: bytes, found: Mapping[str, int]) -> Iterator[str]:
     name = dali.index_name(task.shard.name)
-    if found[name] != len(wanted) or store.read_bytes(store.join(task.url, name)) != wanted:
+    if (
+        found[name] != len(wanted)
+        or store.read_bytes(store.join(task.index.tars_at(task.url), name)) != wanted
+    ):
         yield f"{name}: not the index of {task.shard.name}; run: python -m shards index {task.url} --dali"

@@ -6,7 +6,7 @@ record equally long, so that a block of samples is one strided array. Kept out: 
 
 import json
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -156,62 +156,106 @@ def parse_records(data: Buffer, *, where: str = "tar") -> list[Record]:
     return records
 
 
-def image_members(data: Buffer, *, where: str = "tar") -> list[Buffer]:
-    """The picture of every sample in bytes that match their checksum, empty where a sample has none.
+class Files:
+    """Where the files of each sample lie in the bytes of a tar, in a few long lists.
 
-    Those of `parse_records` and `Record.image`, faster. Raises ShardsError as they do.
+    An object for each file would be work for the garbage collector, whenever a block is opened.
     """
-    plain = _plain_images(memoryview(data))
-    if plain is not None:
-        return plain
-    found = (record.image() for record in parse_records(data, where=where))
-    return [image[1] if image else b"" for image in found]
+
+    def __init__(self, data: Buffer) -> None:
+        self._view = memoryview(data)
+        self.keys: list[str] = []
+        self._firsts: list[int] = []
+        self._parts: list[Any] = []  # extension, start and stop of one file after another
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def add_sample(self, key: str) -> None:
+        """Begin a sample; what is added then is its."""
+        self.keys.append(key)
+        self._firsts.append(len(self._parts))
+
+    def add_file(self, extension: str, start: int, stop: int) -> None:
+        self._parts += (extension, start, stop)
+
+    def of(self, sample: int) -> Iterator[tuple[str, Buffer]]:
+        """Extension and bytes of each file of a sample, in their order in the tar."""
+        parts = self._parts_of(sample)
+        return ((parts[at], self._view[parts[at + 1] : parts[at + 2]]) for at in range(0, len(parts), 3))
+
+    def picture(self, sample: int) -> Buffer:
+        """The bytes of its picture, as `picture_extension` chooses it; empty without one."""
+        parts, best = self._parts_of(sample), -1
+        for at in range(0, len(parts), 3):
+            if parts[at] in IMAGE_EXTENSIONS:
+                return self._view[parts[at + 1] : parts[at + 2]]
+            if best < 0 and parts[at].rpartition(".")[2] in IMAGE_EXTENSIONS:
+                best = at
+        return self._view[parts[best + 1] : parts[best + 2]] if best >= 0 else b""
+
+    def pictures(self) -> list[Buffer]:
+        """The picture of every sample."""
+        return [self.picture(sample) for sample in range(len(self))]
+
+    def _parts_of(self, sample: int) -> list[Any]:
+        stop = self._firsts[sample + 1] if sample + 1 < len(self._firsts) else len(self._parts)
+        return self._parts[self._firsts[sample] : stop]
 
 
-def _plain_images(view: memoryview) -> list[Buffer] | None:
-    """The same of files with short names, whose headers were all checked when their checksum was made.
+def files_in(data: Buffer, *, where: str = "tar") -> Files:
+    """The files of every sample in bytes that match their checksum: those of `parse_records`, faster.
 
-    None where there is anything else among them: that is left to the full parse.
+    Raises ShardsError as it does.
     """
-    found: list[Buffer] = []
-    at, total, sample, best = 0, len(view), b"", 0
+    found = Files(data)
+    if _add_plain(found, memoryview(data)):
+        return found
+    found, view, last = Files(data), memoryview(data), -1
+    members = walk(lambda first, stop: view[first:stop], len(view), where=where)
+    for number, member in in_samples(members, where=where):
+        if not member.key:
+            continue
+        if number > last:
+            last = number
+            found.add_sample(member.key)
+        found.add_file(member.extension, member.body, member.body + member.length)
+    return found
+
+
+def _add_plain(found: Files, view: memoryview) -> bool:
+    """Add the samples of tars whose headers were all checked when their checksum was made.
+
+    False where any file has more than a short name of ASCII: that is left to the full parse.
+    """
+    at, total, sample = 0, len(view), b""
     while at < total:
         header, body = bytes(view[at : at + 346]), at + TAR_BLOCK
         kind, digits = header[156:157], header[124:135]
         if not digits or digits.strip(b"01234567"):
-            return None
+            return False
         stop = body + int(digits, 8)
         at = stop + -stop % TAR_BLOCK
         if kind == b"x":
             if _RENAMED.search(view[body:stop]):
-                return None
+                return False
             continue
         stem, _, extension = header[:100].partition(b"\0")[0].partition(b".")
         if kind != b"0" or header[345:] != b"\0" or not _is_plain(stem, extension):
-            return None
-        # As `picture_extension`: an image's extension goes before one that only ends so.
-        rank = _IMAGE_RANKS.get(extension) or _rank(extension)
+            return False
         if stem != sample:
-            sample, best = stem, rank
-            found.append(view[body:stop] if rank else b"")
-        elif rank > best:
-            best = rank
-            found[-1] = view[body:stop]
-    return found if at == total else None
+            sample = stem
+            found.add_sample(stem.decode())
+        found.add_file(extension.decode().lower(), body, stop)
+    return at == total
 
 
 def _is_plain(stem: bytes, extension: bytes) -> bool:
     """Whether the first dot of a name parts its sample's key from its extension."""
     plain = extension != b"" and b"/" not in extension and stem.rpartition(b"/")[2] != b""
-    return plain and not stem.startswith((b"__", b"./__"))  # perhaps a note, see `shards.tars.headers.META`
-
-
-def _rank(extension: bytes) -> int:
-    found = extension.lower()
-    return _IMAGE_RANKS.get(found, int(found.rpartition(b".")[2] in _IMAGE_RANKS))
+    # Perhaps a note, see `shards.tars.headers.META`.
+    return plain and stem.isascii() and extension.isascii() and not stem.startswith((b"__", b"./__"))
 
 
 _RENAMED = re.compile(rb"path=|size=|GNU\.")
 """In a PAX header: what says more of its file than a time."""
-
-_IMAGE_RANKS = {extension.encode(): 2 for extension in IMAGE_EXTENSIONS}
