@@ -161,11 +161,11 @@ class Blocks:
 
     def whole(self, block: int) -> U8:
         """Every picture of a block, removed or not, uint8 (n, S, S, 3). Raises ShardsError if one is bad."""
-        members = self._members(block, self.read(block))
-        found = np.empty((len(members), self.index.image_size, self.index.image_size, 3), np.uint8)
-        for position, (row, member) in enumerate(zip(found, members, strict=True)):
+        files = self.files(block, self.read(block))
+        found = np.empty((len(files), self.index.image_size, self.index.image_size, 3), np.uint8)
+        for position, row in enumerate(found):
             try:
-                codec.decode_into(member, row)
+                codec.decode_into(files.picture(position), row)
             except ShardsError as error:
                 raise ShardsError(
                     f"{self.url}: {self.sample_name(block, position)}: {error}; "
@@ -199,10 +199,7 @@ class Blocks:
             size = self.index.image_size
             shape, strides = (int(self._sizes[block]), 3 * size * size), (self.index.record_bytes, 1)
             return RawPictures(np.ndarray(shape, np.uint8, data, PIXELS_OFFSET, strides), kept)
-        return EncodedPictures(self._members(block, data, files), kept, self, block)
-
-    def _members(self, block: int, data: Buffer, files: Files | None = None) -> list[Buffer]:
-        return (files or self.files(block, data)).pictures()
+        return EncodedPictures(files or self.files(block, data), kept, self, block)
 
 
 class RawPictures:
@@ -222,8 +219,8 @@ class RawPictures:
 class EncodedPictures:
     """The pictures of a block as encoded files."""
 
-    def __init__(self, members: Sequence[Buffer], kept: list[int], blocks: Blocks, block: int) -> None:
-        self._members, self._kept, self._blocks, self._block = members, kept, blocks, block
+    def __init__(self, files: Files, kept: list[int], blocks: Blocks, block: int) -> None:
+        self._files, self._kept, self._blocks, self._block = files, kept, blocks, block
         self.stand_ins: dict[int, int] = {}
         """Which of those kept was decoded in place of a damaged one."""
 
@@ -235,7 +232,7 @@ class EncodedPictures:
         """
         position = self._kept[wanted]
         try:
-            codec.decode_into(self._members[position], row)
+            codec.decode_into(self._files.picture(position), row)
         except ShardsError as error:
             other = self._decode_next(wanted, row)
             return (
@@ -249,7 +246,7 @@ class EncodedPictures:
         for ahead in range(1, len(self._kept)):
             instead = (wanted + ahead) % len(self._kept)
             try:
-                codec.decode_into(self._members[self._kept[instead]], row)
+                codec.decode_into(self._files.picture(self._kept[instead]), row)
             except ShardsError:
                 continue
             self.stand_ins[wanted] = instead

@@ -6,6 +6,7 @@ record equally long, so that a block of samples is one strided array. Kept out: 
 
 import json
 import re
+import struct
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -166,7 +167,8 @@ class Files:
         self._view = memoryview(data)
         self.keys: list[str] = []
         self._firsts: list[int] = []
-        self._parts: list[Any] = []  # extension, start and stop of one file after another
+        self.parts: list[Any] = []
+        """Extension, start and stop of one file after another."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -174,10 +176,10 @@ class Files:
     def add_sample(self, key: str) -> None:
         """Begin a sample; what is added then is its."""
         self.keys.append(key)
-        self._firsts.append(len(self._parts))
+        self._firsts.append(len(self.parts))
 
     def add_file(self, extension: str, start: int, stop: int) -> None:
-        self._parts += (extension, start, stop)
+        self.parts += (extension, start, stop)
 
     def of(self, sample: int) -> Iterator[tuple[str, Buffer]]:
         """Extension and bytes of each file of a sample, in their order in the tar."""
@@ -194,13 +196,9 @@ class Files:
                 best = at
         return self._view[parts[best + 1] : parts[best + 2]] if best >= 0 else b""
 
-    def pictures(self) -> list[Buffer]:
-        """The picture of every sample."""
-        return [self.picture(sample) for sample in range(len(self))]
-
     def _parts_of(self, sample: int) -> list[Any]:
-        stop = self._firsts[sample + 1] if sample + 1 < len(self._firsts) else len(self._parts)
-        return self._parts[self._firsts[sample] : stop]
+        stop = self._firsts[sample + 1] if sample + 1 < len(self._firsts) else len(self.parts)
+        return self.parts[self._firsts[sample] : stop]
 
 
 def files_in(data: Buffer, *, where: str = "tar") -> Files:
@@ -223,38 +221,50 @@ def files_in(data: Buffer, *, where: str = "tar") -> Files:
     return found
 
 
+_HEADER = struct.Struct("100s24x11s21xc188xc")
+"""Of a header the name, the length's digits, the kind, and the first byte of a USTAR prefix."""
+
+
 def _add_plain(found: Files, view: memoryview) -> bool:
     """Add the samples of tars whose headers were all checked when their checksum was made.
 
     False where any file has more than a short name of ASCII: that is left to the full parse.
     """
-    at, total, sample = 0, len(view), b""
-    while at < total:
-        header, body = bytes(view[at : at + 346]), at + TAR_BLOCK
-        kind, digits = header[156:157], header[124:135]
-        if not digits or digits.strip(b"01234567"):
+    at, total, sample, parts = 0, len(view), b"", found.parts
+    unpack = _HEADER.unpack_from
+    while at + TAR_BLOCK <= total:
+        name, digits, kind, prefix = unpack(view, at)
+        if not digits.isdigit() or digits.strip(b"01234567") or prefix != b"\0":
             return False
+        body = at + TAR_BLOCK
         stop = body + int(digits, 8)
         at = stop + -stop % TAR_BLOCK
         if kind == b"x":
             if _RENAMED.search(view[body:stop]):
                 return False
             continue
-        stem, _, extension = header[:100].partition(b"\0")[0].partition(b".")
-        if kind != b"0" or header[345:] != b"\0" or not _is_plain(stem, extension):
+        stem, _, extension = name.rstrip(b"\0").partition(b".")
+        if kind != b"0" or not (part := _plain_extension(extension)):
             return False
         if stem != sample:
+            if not _is_plain_key(stem):
+                return False
             sample = stem
             found.add_sample(stem.decode())
-        found.add_file(extension.decode().lower(), body, stop)
+        parts += (part, body, stop)
     return at == total
 
 
-def _is_plain(stem: bytes, extension: bytes) -> bool:
-    """Whether the first dot of a name parts its sample's key from its extension."""
-    plain = extension != b"" and b"/" not in extension and stem.rpartition(b"/")[2] != b""
+@lru_cache(maxsize=1024)
+def _plain_extension(extension: bytes) -> str:
+    """In lower case; empty where the first dot of its name does not part a key from an extension."""
+    return extension.decode().lower() if extension.isascii() and not set(extension) & set(b"/\0") else ""
+
+
+def _is_plain_key(stem: bytes) -> bool:
     # Perhaps a note, see `shards.tars.headers.META`.
-    return plain and stem.isascii() and extension.isascii() and not stem.startswith((b"__", b"./__"))
+    named = stem.rpartition(b"/")[2] != b"" and not stem.startswith((b"__", b"./__"))
+    return named and stem.isascii() and b"\0" not in stem
 
 
 _RENAMED = re.compile(rb"path=|size=|GNU\.")

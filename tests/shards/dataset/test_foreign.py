@@ -18,8 +18,9 @@ from shards.dataset.verify import verify
 from shards.pictures.codec import decode
 from shards.storage import store
 from shards.tars.headers import TAR_BLOCK
-from shards.tars.records import files_in, pack_record, parse_records, tar_end, tar_header
+from shards.tars.records import pack_record, parse_records, tar_end, tar_header
 from tests.shards.dataset.foreign import pack, picture, write
+from tests.shards.tars.test_records import pictures_in
 
 LONG = "a-rather-long-folder/" * 7 + "n" * 60
 
@@ -121,7 +122,7 @@ def test_blocks_of_adopted_tars_are_whole_records(tmp_path):
     for row, count in zip(table, [2, 2, 1], strict=True):
         block = data[row["offset"] :][: row["bytes"]]
         assert len(parse_records(block)) == count
-        assert [bytes(image) for image in files_in(block).pictures()] == [
+        assert [bytes(image) for image in pictures_in(block)] == [
             bytes(record.members["jpg"]) for record in parse_records(block)
         ]
 
