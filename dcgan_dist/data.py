@@ -183,13 +183,16 @@ class ExactOrder(IterableDataset[Batch]):
         with ExitStack() as stack:
             fetch = Fetch(blocks, requests=REQUESTS, window_bytes=PREFETCH_BYTES)
             stack.callback(fetch.close)
-            reads = Lanes(blocks, self.plan, self.lanes, fetch, first_step=first, stop_step=self.steps)
-            rows = [reads.row(row, partial(Opened, blocks)) for row in range(len(self.lanes))]
+            reads: Lanes[Opened] = Lanes(
+                *(blocks, self.plan, self.lanes, fetch, partial(Opened, blocks)),
+                first_step=first,
+                stop_step=self.steps,
+            )
             for step in count(first) if self.steps is None else range(first, self.steps):
                 reads.deal(step)
-                taken = [next(row) for row in rows]
+                taken = [reads.take(row, 1)[0] for row in range(len(self.lanes))]
                 if (step - first) % stride == 0:
-                    yield Batch([(opened, at) for opened, at, _ in taken], step)
+                    yield Batch([(opened, at) for opened, (at,), _ in taken], step)
 
     def flat(self) -> "Flat":
         """The samples of this rank one by one, as dicts: the first stage of a webdataset pipeline."""

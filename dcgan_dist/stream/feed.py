@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,10 +23,11 @@ from dcgan_dist.stream.cache import Cache
 from dcgan_dist.stream.fetch import Fetch
 from dcgan_dist.stream.lanes import Lanes
 from dcgan_dist.stream.plan import Plan
-from shards.dataset.reader import Blocks, Pictures
+from shards.dataset.reader import Blocks
 from shards.tars.records import Buffer
 
 U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
 RING_BATCHES, RING_BYTES = 8, 2**27
 """What the ring holds at most, and three batches at least."""
 
@@ -77,6 +77,7 @@ class Feed:
         ahead = min(RING_BATCHES, max(3, RING_BYTES // (len(lanes) * size * size * 3)))
         self._ring = np.empty((ahead, len(lanes), size, size, 3), np.uint8)
         threads = min(threads, len(lanes))
+        self._at_once = max(1, ahead // 2)
         self._missing = [threads] * ahead  # threads that have not filled their rows of each slot
         self._bad = [0] * ahead  # replaced samples in each slot
         self._taken: list[list[tuple[Any, int]]] = [[(None, 0)] * len(lanes) for _ in range(ahead)]
@@ -84,7 +85,15 @@ class Feed:
         self._step = first_step  # the step that the consumer holds or waits for; earlier slots are free
         self._started = False
         self.fetch = Fetch(blocks, requests=requests, window_bytes=prefetch_bytes, cache=cache)
-        self._lanes = Lanes(blocks, plan, lanes, self.fetch, first_step=first_step, stop_step=stop_step)
+        self._lanes: Lanes[Any] = Lanes(
+            blocks,
+            plan,
+            lanes,
+            self.fetch,
+            open_block or blocks.pictures,
+            first_step=first_step,
+            stop_step=stop_step,
+        )
         lock = threading.Lock()
         self._room = threading.Condition(lock)  # a slot is free again
         self._ready = threading.Condition(lock)  # the batch that is waited for is there, or never will be
@@ -168,40 +177,54 @@ class Feed:
         return f"{told} and goes on waiting: for {late}"
 
     def _work(self, rows: range) -> None:
-        """Fill these rows of every batch."""
+        """Fill these rows of every batch, of some batches at once."""
+        step = self._first_step
         try:
-            held = {row: self._lanes.row(row, self._open or self.blocks.pictures) for row in rows}
-            for step in count(self._first_step):
-                if step == self._stop_step:
-                    return
+            while step != self._stop_step:
                 with self._room:
-                    self._room.wait_for(lambda: self._closed or step < self._step + len(self._ring))  # noqa: B023
+                    while not (self._closed or step < self._step + len(self._ring)):
+                        self._room.wait()
+                    stop = min(step + self._at_once, self._step + len(self._ring))
                 if self._closed:
                     return
-                self._lanes.deal(step)
-                slot = step % len(self._ring)
-                batch = self._ring[slot] if self._used[step % len(self._used)] else None
-                bad = sum(self._fill(slot, batch, row, *next(pictures)) for row, pictures in held.items())
-                with self._ready:
-                    self._bad[slot] += bad
-                    self._missing[slot] -= 1
-                    if slot == self._step % len(self._ring) and not self._missing[slot]:
-                        self._ready.notify()
+                stop = stop if self._stop_step is None else min(stop, self._stop_step)
+                self._lanes.deal(stop - 1)
+                bad = np.zeros(stop - step, np.int64)
+                for row in rows:
+                    self._fill(row, step, bad)
+                self._tell_filled(step, bad)
+                step = stop
         except BaseException as error:
             with self._ready:
                 self._error = self._error or error
                 self._ready.notify()
 
-    def _fill(
-        self, slot: int, batch: U8 | None, row: int, pictures: Pictures, wanted: int, replaced: bool
-    ) -> bool:
-        """Decode one picture where a batch needs it; whether it is another than the plan's."""
-        if self._open is not None:
-            self._taken[slot][row] = pictures, wanted
-        told = pictures.into(wanted, batch[row]) if batch is not None else None
-        if told:
-            self._lanes.tell([told])
-        return replaced or told is not None
+    def _tell_filled(self, first: int, bad: I64) -> None:
+        with self._ready:
+            for step, replaced in enumerate(bad.tolist(), first):
+                slot = step % len(self._ring)
+                self._bad[slot] += replaced
+                self._missing[slot] -= 1
+                if slot == self._step % len(self._ring) and not self._missing[slot]:
+                    self._ready.notify()
+
+    def _fill(self, row: int, first: int, bad: I64) -> None:
+        """Decode one lane's pictures for the batches from step `first` on; counts replaced ones in `bad`."""
+        ahead, done = len(self._ring), 0
+        for pictures, wanted, stands_in in self._lanes.take(row, len(bad)):
+            steps = range(first + done, first + done + len(wanted))
+            if self._open is not None:
+                for step, number in zip(steps, wanted, strict=True):
+                    self._taken[step % ahead][row] = pictures, number
+            used = [at for at, step in enumerate(steps) if self._used[step % len(self._used)]]
+            told = pictures.into(
+                [wanted[at] for at in used], [self._ring[steps[at] % ahead, row] for at in used]
+            )
+            self._lanes.tell(list(told.values()))
+            bad[done : done + len(wanted)] += stands_in
+            for at in () if stands_in else told:
+                bad[done + used[at]] += 1
+            done += len(wanted)
 
     def check_replaced(self, total: int) -> None:
         """Raise ConfigError where `total` samples, replaced on all ranks, are more than may be.

@@ -8,7 +8,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from dcgan_dist.stream.fetch import Data, Fetch
 from dcgan_dist.stream.plan import Plan, Span
@@ -25,10 +26,20 @@ log = logging.getLogger("dcgan_dist")
 Opened = TypeVar("Opened")
 
 
-class Lanes:
+@dataclass(slots=True)
+class _Open(Generic[Opened]):
+    """A lane's block, and what the steps to come take of it."""
+
+    opened: Opened
+    samples: list[int]
+    stands_in: bool
+
+
+class Lanes(Generic[Opened]):
     """What the steps [`first_step`, `stop_step`) take of `lanes`, rows of the global batch.
 
-    One thread at a time may ask for a row; several may ask for several.
+    A lane's block is what `open_block(block, its bytes)` makes of it. One thread at a time may ask for a
+    row; several may ask for several.
     """
 
     def __init__(
@@ -37,6 +48,7 @@ class Lanes:
         plan: Plan,
         lanes: range,
         fetch: Fetch,
+        open_block: Callable[[int, Buffer], Opened],
         *,
         first_step: int,
         stop_step: int | None,
@@ -45,6 +57,8 @@ class Lanes:
         self._first_step, self._stop_step = first_step, stop_step
         self._spans = fetch.follow(self._all_spans(first_step))
         self._coming: list[deque[tuple[int, Span, Data]]] = [deque() for _ in lanes]
+        self._open: dict[int, _Open[Opened]] = {}
+        self._open_block = open_block
         self._dealt = first_step - 1  # every span that begins by this step is in `_coming`
         self._upcoming: tuple[int, Span, Data] | None = None  # the first that is not
         self._taking = threading.Lock()
@@ -74,22 +88,27 @@ class Lanes:
                 self._upcoming = next(self._spans, None)
             self._dealt = step
 
-    def row(
-        self, row: int, open_block: Callable[[int, Buffer], Opened]
-    ) -> Iterator[tuple[Opened, int, bool]]:
-        """For each step of one lane what `open_block(block, its bytes)` made of its block, the number in it
-        among those kept, and whether another block stands in for a damaged one."""
-        coming = self._coming[row]
-        while True:
-            at, span, data = coming.popleft()
-            self._under_way[threading.get_ident()] = at, span
-            block, found, bad = self._whole_block(span, data)
-            self.tell(bad)
-            opened = open_block(block, found)
-            del self._under_way[threading.get_ident()], found, data
-            samples = span.samples if block == span.block else span.samples % self.plan.counts[block]
-            for wanted in samples.tolist():
-                yield opened, wanted, block != span.block
+    def take(self, row: int, steps: int) -> list[tuple[Opened, list[int], bool]]:
+        """What the next `steps` steps take of one lane, in parts that come from one block each: what
+        `open_block` made of it, the numbers in it among those kept, and whether it stands in for another."""
+        parts, now = [], self._open.get(row)
+        while steps:
+            if now is None or not now.samples:
+                now = self._open[row] = self._next_block(row)
+            taken, now.samples = now.samples[:steps], now.samples[steps:]
+            parts.append((now.opened, taken, now.stands_in))
+            steps -= len(taken)
+        return parts
+
+    def _next_block(self, row: int) -> _Open[Opened]:
+        at, span, data = self._coming[row].popleft()
+        self._under_way[threading.get_ident()] = at, span
+        block, found, bad = self._whole_block(span, data)
+        self.tell(bad)
+        opened = self._open_block(block, found)
+        del self._under_way[threading.get_ident()]
+        samples = span.samples if block == span.block else span.samples % self.plan.counts[block]
+        return _Open(opened, samples.tolist(), block != span.block)
 
     def late(self, step: int) -> str | None:
         """What is waited for by now though `step` needs it, in words."""

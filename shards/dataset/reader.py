@@ -175,9 +175,7 @@ class Blocks:
 
     def decode_into(self, block: int, data: Buffer, wanted: I64, rows: Iterable[U8]) -> list[str]:
         """Decode samples of a block into `rows`, (S, S, 3) each; a line for each replaced: `pictures`."""
-        pictures = self.pictures(block, data)
-        told = (pictures.into(at, row) for at, row in zip(wanted.tolist(), rows, strict=True))
-        return [line for line in told if line]
+        return list(self.pictures(block, data).into(wanted.tolist(), list(rows)).values())
 
     def files(self, block: int, data: Buffer) -> Files:
         """The files of every sample of a block, removed or not; errors as those of `pictures`."""
@@ -210,10 +208,12 @@ class RawPictures:
     def __init__(self, pixels: U8, kept: list[int]) -> None:
         self._pixels, self._kept = pixels, kept
 
-    def into(self, wanted: int, row: U8) -> str | None:
-        """Copy picture `wanted`, counted among those kept, into `row`, (S, S, 3)."""
-        row.reshape(-1)[:] = self._pixels[self._kept[wanted]]
-        return None
+    def into(self, wanted: Sequence[int], rows: Sequence[U8]) -> dict[int, str]:
+        """Copy pictures, by their numbers among those kept, into `rows`, (S, S, 3) each."""
+        found = self._pixels[[self._kept[number] for number in wanted]]
+        for row, pixels in zip(rows, found, strict=True):
+            row.reshape(-1)[:] = pixels
+        return {}
 
 
 class EncodedPictures:
@@ -224,12 +224,19 @@ class EncodedPictures:
         self.stand_ins: dict[int, int] = {}
         """Which of those kept was decoded in place of a damaged one."""
 
-    def into(self, wanted: int, row: U8) -> str | None:
-        """Decode picture `wanted`, counted among those kept, into `row`, (S, S, 3).
+    def into(self, wanted: Sequence[int], rows: Sequence[U8]) -> dict[int, str]:
+        """Decode pictures, by their numbers among those kept, into `rows`, (S, S, 3) each.
 
-        A damaged one is replaced by the next of the block that is kept and whole; returns a line to tell so.
-        Raises ShardsError where none is.
+        A damaged one is replaced by the next of the block that is kept and whole; returns a line that tells
+        so, by the place in `wanted`. Raises ShardsError where none is.
         """
+        told = {}
+        for at, (number, row) in enumerate(zip(wanted, rows, strict=True)):
+            if line := self._decode(number, row):
+                told[at] = line
+        return told
+
+    def _decode(self, wanted: int, row: U8) -> str | None:
         position = self._kept[wanted]
         try:
             codec.decode_into(self._files.picture(position), row)

@@ -111,9 +111,9 @@ def test_steps_that_need_no_pictures_decode_none_and_the_others_get_theirs(
     def counted(*args: Any) -> Any:
         pictures = served(*args)
 
-        def into(wanted: int, row: np.ndarray) -> str | None:
-            decoded.append(wanted)
-            return pictures.into(wanted, row)
+        def into(wanted: list[int], rows: list[np.ndarray]) -> Any:
+            decoded.extend(wanted)
+            return pictures.into(wanted, rows)
 
         return SimpleNamespace(into=into)
 
