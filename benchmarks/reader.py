@@ -9,6 +9,8 @@ import argparse
 import tempfile
 from contextlib import ExitStack
 
+from torch.utils.data import DataLoader
+
 from benchmarks.feed import (
     BATCH,
     Contender,
@@ -27,12 +29,13 @@ from shards.building.build import build
 from shards.sources.drawn.rooms import Rooms
 
 
-def public(here: World, url: str, threads: int, epochs: int) -> Run:
+def public(here: World, url: str, threads: int, workers: int) -> Run:
     def run() -> int:
         order = ExactOrder(url, BATCH * here.ranks, 0, rank=here.rank, ranks=here.ranks, threads=threads)
-        order.steps = epochs * order.steps_per_epoch
+        order.steps = order.steps_per_epoch
+        batches = DataLoader(order, batch_size=None, num_workers=workers) if workers else order
         return sum(
-            len(batch.pictures) * here.ranks for batch in order if len(batch.labels) == len(batch.keys)
+            len(batch.pictures) * here.ranks for batch in batches if len(batch.labels) == len(batch.keys)
         )
 
     return run
@@ -48,7 +51,8 @@ def main() -> None:
         build(Rooms(args.images, size=64), url, size=64, encoding="jpg")
         own = write_for_webdataset(url, "jpg", f"{folder}/webdataset")
         contenders: dict[str, Contender] = {f"feed_{n}": together(1, ours, url, n, 1) for n in (1, 2)}
-        contenders |= {f"public_{n}": together(1, public, url, n, 1) for n in (1, 2)}
+        contenders |= {f"public_{n}": together(1, public, url, n, 0) for n in (1, 2)}
+        contenders["public_workers"] = together(1, public, url, 1, 2)
         contenders |= {f"webdataset_{n}": apart(from_webdataset, own, "jpg", n) for n in (0, 2)}
         contenders["feed_on_2_ranks"] = together(2, ours, url, 1, 1)
         contenders["decoder_alone"] = together(2, decoder_alone, url)
@@ -56,12 +60,13 @@ def main() -> None:
             {name: stack.enter_context(one) for name, one in contenders.items()}, repeats=args.repeats
         )
     config = {"images": args.images, "size": 64, "batch_images": BATCH}
-    feed, mine, theirs = (
-        best([rates[f"{who}_{n}"] for n in counts])
-        for who, counts in (("feed", (1, 2)), ("public", (1, 2)), ("webdataset", (0, 2)))
+    feed, alone, theirs = (
+        best([values for name, values in rates.items() if name in names])
+        for names in ({"feed_1", "feed_2"}, {"public_1", "public_2"}, {"webdataset_0", "webdataset_2"})
     )
+    mine = best([alone, rates["public_workers"]])
     record("feed", "reader/jpg/images_per_second", mine, unit="images/s", config=config)
-    record("feed", "reader/jpg/ratio_to_feed", ratios(mine, feed), unit="ratio", config=config)
+    record("feed", "reader/jpg/ratio_to_feed", ratios(alone, feed), unit="ratio", config=config)
     record("feed", "reader/jpg/ratio_to_webdataset", ratios(mine, theirs), unit="ratio", config=config)
     share = ratios(rates["feed_on_2_ranks"], rates["decoder_alone"])
     record("feed", "feed/jpg/two_ranks_share_of_decoder_alone", share, unit="ratio", config=config)
