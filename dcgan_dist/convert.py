@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.checkpoints.checkpoint import CheckpointError
 from dcgan_dist.config.settings import Config, Data, Model, Optim, Run, dump
-from dcgan_dist.gan.description import PRESETS, NetError, parse_net
+from dcgan_dist.gan.description import PRESETS, parse_net
 from dcgan_dist.gan.model import Discriminator, Generator
 from dcgan_dist.run_folder.versions import versions
-from shards import ShardsError
 from shards.command import command
 from shards.errors import NPY_ERRORS
 from shards.storage import store
@@ -121,11 +120,7 @@ def main(argv: Sequence[str]) -> int:
         optim=Optim(lr=5e-4),
         run=Run(dir=args.out),
     )
-    try:
-        convert_dcgan_code(Path(args.folder), args.out, config)
-    except (CheckpointError, NetError, ShardsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    convert_dcgan_code(Path(args.folder), args.out, config)
     print(f"imported; draw from it: python -m dcgan_dist.sample {args.out}")
     return 0
 

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dcgan_dist.checkpoints import checkpoint
-from dcgan_dist.checkpoints.checkpoint import CheckpointError
-from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import DEVICES
 from dcgan_dist.gan.model import initialise
 from dcgan_dist.ranks import launcher, world
@@ -27,10 +25,10 @@ from dcgan_dist.scores.precision_recall import COPIES_BELOW
 from dcgan_dist.scores.suite import draw, protocol, read_reals, score
 from dcgan_dist.scores.swd import mean_swd
 from dcgan_dist.seeds import seed_for
-from shards import ShardsError
 from shards.command import command
 from shards.dataset.index import load as load_index
 from shards.dataset.reader import Blocks
+from shards.errors import ToldError
 from shards.redact import redacted
 from shards.storage import store
 from shards.storage.paths import argument
@@ -114,9 +112,9 @@ def main(argv: Sequence[str]) -> int:
             if here.rank == 0:
                 _keep(found)
                 print("\n".join(lines(found, args["images"])))
-    except (CheckpointError, ConfigError, ShardsError) as error:
+    except ToldError as error:
         if launcher.tells(error):
-            print(f"error: {error}", file=sys.stderr)
+            raise
         return 2
     except LostRanksError as error:
         print(f"error: rank {launcher.launched_rank()}: {error}", file=sys.stderr)

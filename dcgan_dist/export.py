@@ -21,14 +21,11 @@ from safetensors.torch import save as pack_tensors
 from torch import Tensor, nn
 
 from dcgan_dist import pictures
-from dcgan_dist.checkpoints.checkpoint import CheckpointError
-from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.gan import calibrate
 from dcgan_dist.gan.batchnorm import BatchNorm
 from dcgan_dist.gan.description import describe
 from dcgan_dist.gan.model import Generator
 from dcgan_dist.report.read_runs import Gathered, gather
-from dcgan_dist.run_folder.finding import ExploreError
 from dcgan_dist.run_folder.networks import Sampler, load, received_config
 from dcgan_dist.run_folder.versions import versions
 from shards import ShardsError
@@ -290,11 +287,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
     parser.add_argument("--no-onnx", action="store_true", help="leave generator.onnx out")
     args = parser.parse_args(argv)
-    try:
-        names = export(args.run, args.out, step=args.step, onnx=not args.no_onnx)
-    except (CheckpointError, ConfigError, ExploreError, ExportError, ShardsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    names = export(args.run, args.out, step=args.step, onnx=not args.no_onnx)
     print(f"in {args.out}: {', '.join(names)}")
     return 0
 

@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcgan_dist import pictures
-from dcgan_dist.checkpoints.checkpoint import CheckpointError
-from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import DEVICES
 from dcgan_dist.run_folder.networks import load
-from shards import ShardsError
 from shards.command import command
+from shards.errors import ToldError
 from shards.storage import store
 from shards.storage.paths import argument
 
@@ -48,9 +46,8 @@ def main(argv: Sequence[str]) -> int:
         sampler = load(args.run, step=args.step, device=args.device)
         images = pictures.to_uint8(sampler.sample(args.images, seed=args.seed))
         store.write_bytes(args.out, _npy(images) if args.out.endswith(".npy") else pictures.grid_png(images))
-    except (CheckpointError, ConfigError, ShardsError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        raise ToldError(str(error)) from None
     print(f"{args.images} pictures of step {sampler.step} in {args.out}")
     return 0
 

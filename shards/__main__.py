@@ -51,11 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @partial(as_command, hide_output=False)  # of `cat`, whose JSON is data
 def _run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        return int(options.command(options))
-    except ShardsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return int(options.command(options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """What all commands do around their own work: nothing secret is printed, not even in a traceback, and a
-reader that leaves early, as `| head` does, is no error.
+reader that leaves early, as `| head` does, is no error. What its user did wrong is told here, in one line.
 
-Kept out: what a command does, and its own errors.
+Kept out: what a command does.
 """
 
 import os
@@ -12,10 +12,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from functools import wraps
 from typing import Any, TextIO, cast
 
+from shards.errors import ToldError
 from shards.redact import redact
 
 Main = Callable[[Sequence[str]], int]
-INTERRUPTED = 130
+REFUSED, INTERRUPTED = 2, 130
 
 
 class Output:
@@ -43,7 +44,8 @@ class Output:
 
 
 def command(main: Main, *, hide_output: bool = True) -> Main:
-    """`main` as a command: its exit status, or 1 with a traceback for an error of our own making."""
+    """`main` as a command: its exit status, 2 with one line for a ToldError, or 1 with a traceback for an
+    error of our own making."""
 
     @wraps(main)
     def run(argv: Sequence[str]) -> int:
@@ -53,6 +55,9 @@ def command(main: Main, *, hide_output: bool = True) -> Main:
         with redirect_stdout(out), redirect_stderr(err):
             try:
                 return main(argv)
+            except ToldError as error:
+                print(f"error: {error}", file=err)
+                return REFUSED
             except KeyboardInterrupt:
                 print("stopped", file=err)
                 return INTERRUPTED

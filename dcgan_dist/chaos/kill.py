@@ -13,7 +13,6 @@ import itertools
 import os
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -25,10 +24,8 @@ from dcgan_dist.chaos.ends import differences
 from dcgan_dist.chaos.local_ranks import LocalRanks, warm_up
 from dcgan_dist.chaos.torchrun import Torchrun
 from dcgan_dist.checkpoints import checkpoint
-from dcgan_dist.checkpoints.checkpoint import CheckpointError
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import Config, check, check_data, read_config, total_steps
-from shards import ShardsError
 from shards.command import command
 from shards.errors import ToldError
 from shards.storage import store
@@ -272,13 +269,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="other moments for another seed (default: 0)")
     args, rest = parser.parse_known_args(argv)
     words = [*([args.config] if args.config else []), *rest]
-    try:
-        chaos = _prepare(args, words)
-        chaos.unbroken()
-        (chaos.restarts if args.torchrun else chaos.rounds)(args.kills)
-    except (ConfigError, ShardsError, CheckpointError, ChaosError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    chaos = _prepare(args, words)
+    chaos.unbroken()
+    (chaos.restarts if args.torchrun else chaos.rounds)(args.kills)
     print(table(chaos.score))
     return 1 if chaos.score.differences else 0
 

@@ -4,9 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import check, check_data, dump, read_config, total_steps
-from shards import ShardsError
 from shards.command import command
 
 
@@ -19,14 +17,10 @@ def main(argv: Sequence[str]) -> int:
     own, rest = front.parse_known_args(argv)
     if {"-h", "--help"} & set(argv):
         print("--ranks N: check for that many ranks; --skip-data: do not look at the dataset\n")
-    try:
-        config = read_config(rest, "python -m dcgan_dist.config")
-        check(config, ranks=own.ranks)
-        index = None if own.skip_data else check_data(config)
-        steps = f", {total_steps(config, index):,} steps on {index.kept:,} pictures" if index else ""
-    except (ConfigError, ShardsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = read_config(rest, "python -m dcgan_dist.config")
+    check(config, ranks=own.ranks)
+    index = None if own.skip_data else check_data(config)
+    steps = f", {total_steps(config, index):,} steps on {index.kept:,} pictures" if index else ""
     print(dump(config), end="")
     print(f"# valid for {own.ranks} ranks of {config.data.batch_images // own.ranks} images each{steps}")
     return 0

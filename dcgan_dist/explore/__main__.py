@@ -5,14 +5,11 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from dcgan_dist.checkpoints.checkpoint import CheckpointError
-from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.explore import arithmetic, filters, forget_windows, neighbours, turn, underfit, walk
 from dcgan_dist.judge import exemplars, judge
 from dcgan_dist.run_folder import finding, untrusted
 from dcgan_dist.run_folder.finding import ExploreError, Finding
 from dcgan_dist.run_folder.opened_run import Subject, open_subject
-from shards import ShardsError
 from shards.command import command
 from shards.storage import store
 from shards.storage.paths import argument
@@ -125,14 +122,10 @@ def _add_own(method: argparse.ArgumentParser, name: str) -> None:
 def main(argv: Sequence[str]) -> int:
     """The command line. Errors of the user's making are one line."""
     args = _parser().parse_args(argv)
-    try:
-        subject = open_subject(args.run, step=args.step, data=args.data, seed=args.seed)
-        found = METHODS[args.method][1](subject, args)
-        command = shlex.join(["python", "-m", "dcgan_dist.explore", *argv])
-        url = finding.save(found, args.run, step=subject.step, command=command)
-    except (ExploreError, CheckpointError, ConfigError, ShardsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    subject = open_subject(args.run, step=args.step, data=args.data, seed=args.seed)
+    found = METHODS[args.method][1](subject, args)
+    command = shlex.join(["python", "-m", "dcgan_dist.explore", *argv])
+    url = finding.save(found, args.run, step=subject.step, command=command)
     print(f"{found.title} ({found.paper}), step {subject.step}:\n{finding.lines(found)}\nin {url}")
     return 0
 

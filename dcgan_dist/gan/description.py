@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from shards.errors import ToldError
+
 PRESETS = {
     # Paper, figure 1, with the discriminator of the authors' code: LSUN and faces at 64x64.
     "dcgan64": "z100 k5 g 1024@4 512@8 256@16 128@32 3@64 d 128@32 256@16 512@8 1024@4",
@@ -32,7 +34,7 @@ N = r"\d{1,12}"
 MOST_WEIGHTS = 2**32
 
 
-class NetError(ValueError):
+class NetError(ToldError):
     """A network's text does not describe a network."""
 
 

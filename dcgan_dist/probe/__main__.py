@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dcgan_dist.checkpoints.checkpoint import CheckpointError
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import DEVICES
 from dcgan_dist.gan.model import Discriminator
@@ -31,8 +30,8 @@ from dcgan_dist.ranks.lost import LostRanksError
 from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder import untrusted
 from dcgan_dist.run_folder.networks import load_discriminator
-from shards import ShardsError
 from shards.command import command
+from shards.errors import ToldError
 from shards.redact import redacted
 from shards.storage import store
 from shards.storage.paths import argument
@@ -229,9 +228,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         with world.join(device=args.device, timeout_seconds=TIMEOUT_SECONDS) as here:
             (mnist.probe if args.dataset == "mnist" else probe)(args, here, command=command)
-    except (CheckpointError, ConfigError, ShardsError) as error:
+    except ToldError as error:
         if launcher.tells(error):
-            print(f"error: {error}", file=sys.stderr)
+            raise
         return 2
     except LostRanksError as error:
         print(f"error: rank {launcher.launched_rank()}: {error}", file=sys.stderr)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from dcgan_dist.report.page import render
 from dcgan_dist.report.read_runs import gather
-from dcgan_dist.run_folder.finding import ExploreError
-from shards import ShardsError
 from shards.command import command
 from shards.printable import printable, storable
 from shards.redact import redact
@@ -29,13 +27,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=argument, help="file to write (default: report.html in the first run)")
     args = parser.parse_args(argv)
     out = args.out or store.join(args.runs[0], "report.html")
-    try:
-        runs = [gather(run) for run in dict.fromkeys(args.runs)]
-        page = render(runs, command=redact(shlex.join(["python", "-m", "dcgan_dist.report", *argv])))
-        store.write_bytes(out, storable(page).encode())
-    except (ExploreError, ShardsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    runs = [gather(run) for run in dict.fromkeys(args.runs)]
+    page = render(runs, command=redact(shlex.join(["python", "-m", "dcgan_dist.report", *argv])))
+    store.write_bytes(out, storable(page).encode())
     for problem in (p for each in runs for p in each.problems):
         print(f"left out: {printable(problem)}", file=sys.stderr)
     print(f"report: {out}")

@@ -1,17 +1,14 @@
 """The launcher's command line; all words that it does not know are settings, or options of sbatch."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.slurm.arguments import folder_of_logs
 from dcgan_dist.slurm.control import cancel, requeue
 from dcgan_dist.slurm.errors import LaunchError
 from dcgan_dist.slurm.status import logs, status
 from dcgan_dist.slurm.submit import shards, train
-from shards import ShardsError
 from shards.command import command
 from shards.storage.paths import argument
 
@@ -77,12 +74,6 @@ def main(argv: Sequence[str]) -> int:
     cut = argv.index("--") if "--" in argv else len(argv)
     given, rest = make_parser().parse_known_args(argv[:cut])
     given.words = list(argv[cut + 1 :])
-    try:
-        if rest and given.does not in (train, shards):
-            raise LaunchError(
-                f"{rest[0]} is not known; see: python launch/slurm.py {given.does.__name__} --help"
-            )
-        return int(given.does(given, rest))
-    except (ConfigError, ShardsError, LaunchError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if rest and given.does not in (train, shards):
+        raise LaunchError(f"{rest[0]} is not known; see: python launch/slurm.py {given.does.__name__} --help")
+    return int(given.does(given, rest))

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from shards.command import command
+from shards.errors import ToldError
 
 COMMANDS = ["train", "sample", "evaluate", "export", "convert", "chaos.kill"] + [
     f"{folder}.__main__" for folder in ("config", "report", "explore", "probe")
@@ -85,3 +86,18 @@ def test_an_interrupt_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
 
     assert main([]) == 130
     assert capfd.readouterr().err == "stopped\n"
+
+
+def test_what_the_user_did_wrong_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    class SomeModuleError(ToldError):
+        pass
+
+    @command
+    def main(argv: object) -> int:
+        raise SomeModuleError(f"{URL} is not there")
+
+    assert main([]) == 2
+    assert (
+        capfd.readouterr().err
+        == "error: http://***@host/set?sig=***&code=***#access_token=*** is not there\n"
+    )
