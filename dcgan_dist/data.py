@@ -21,8 +21,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from dcgan_dist.config.bounds import check_shares
 from dcgan_dist.config.reading import ConfigError
+from dcgan_dist.config.rules import check_shares
 from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.fetch import Fetch
 from dcgan_dist.stream.lanes import Lanes

@@ -15,7 +15,8 @@ from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.checkpoints.checkpoint import CheckpointError
 from dcgan_dist.checkpoints.writer import UnsavedError
 from dcgan_dist.config.reading import ConfigError
-from dcgan_dist.config.settings import check, check_data, read_config, total_steps
+from dcgan_dist.config.rules import check, check_data, total_steps
+from dcgan_dist.config.settings import read_config
 from dcgan_dist.ranks import agreement, launcher, world
 from dcgan_dist.ranks.lost import LostRanksError
 from dcgan_dist.ranks.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Signals

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from dcgan_dist.checkpoints.checkpoint import FORMAT, CheckpointError, parse_manifest
 from dcgan_dist.config.reading import ConfigError
-from dcgan_dist.config.settings import Config, check, dump, parse_config
+from dcgan_dist.config.rules import check
+from dcgan_dist.config.settings import Config, dump, parse_config
 from shards import ShardsError
 from shards.dataset import index as indexes
 from shards.dataset import json_fields

@@ -25,7 +25,8 @@ from dcgan_dist.chaos.local_ranks import LocalRanks, warm_up
 from dcgan_dist.chaos.torchrun import Torchrun
 from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.config.reading import ConfigError
-from dcgan_dist.config.settings import Config, check, check_data, read_config, total_steps
+from dcgan_dist.config.rules import check, check_data, total_steps
+from dcgan_dist.config.settings import Config, read_config
 from shards.command import command
 from shards.errors import ToldError
 from shards.storage import store

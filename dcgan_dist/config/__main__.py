@@ -4,7 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dcgan_dist.config.settings import check, check_data, dump, read_config, total_steps
+from dcgan_dist.config.rules import check, check_data, total_steps
+from dcgan_dist.config.settings import dump, read_config
 from shards.command import command
 
 

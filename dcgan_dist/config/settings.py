@@ -1,4 +1,8 @@
-"""All settings of a run: what they mean, their one default each, and the rules between them.
+"""All settings of a run: what they mean, their one default each, and how small and large they may be.
+
+Out of bounds is what no machine or clock can follow; float32 holds 1e30, and what Adam makes of it.
+
+Kept out: the rules between settings; see `config.rules`.
 
 A setting comes from a YAML file or from the command line (`--optim.lr 1e-4`), which wins wherever it stands.
 Nothing here needs torch: `python -m dcgan_dist.config FILE --ranks 32` checks a run on a login node.
@@ -11,12 +15,9 @@ from typing import Literal, get_args
 import yaml
 
 from dcgan_dist.config import reading
-from dcgan_dist.config.bounds import check_bounds, check_shares
-from dcgan_dist.config.reading import ConfigError, Place
-from dcgan_dist.gan.description import Activation, Head, NetError, Norm, Output, Variant, parse_net
-from shards import Index
-from shards.dataset.index import check_listing
-from shards.dataset.index import load as load_index
+from dcgan_dist.config.bounds import bounded
+from dcgan_dist.config.reading import Place
+from dcgan_dist.gan.description import Activation, Head, Norm, Output, Variant
 from shards.storage import store
 
 Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
@@ -30,21 +31,21 @@ class Data:
 
     url: Place = "data/rooms"
     """Folder or URL of a dataset that `python -m shards build` wrote."""
-    batch_images: int = 128
+    batch_images: int = bounded(128, least=2, most=10**7)
     """Images per step, summed over all ranks (paper: 128)."""
-    threads: int = 2
+    threads: int = bounded(2, least=1, most=4096)
     """Reading and decoding threads of each rank; for npy one is enough."""
-    requests: int = 16
+    requests: int = bounded(16, least=1, most=4096)
     """Reads of remote storage in flight at once, for each rank."""
-    prefetch_bytes: int = 2**28
+    prefetch_bytes: int = bounded(2**28, least=0)
     """How far each rank reads ahead of decoding from remote storage; local disks have the kernel for that."""
     cache_dir: Place | None = None
     """A folder of this machine that keeps what was read, for later epochs and for other ranks and runs."""
-    cache_bytes: int = 2**36
+    cache_bytes: int = bounded(2**36, least=0)
     """The most that the folder may hold, over all datasets."""
-    warn_after_seconds: float = 30.0
+    warn_after_seconds: float = bounded(30.0, least=0, most=10**9)
     """Tell what a rank waits for when a batch takes longer than this."""
-    max_bad_fraction: float = 0.001
+    max_bad_fraction: float = bounded(0.001, least=0)
     """Stop when more than this share of an epoch's samples, over all ranks, were damaged and replaced."""
 
 
@@ -56,7 +57,7 @@ class Model:
     """Preset (dcgan64, imagenet32, svhn32, small32, tiny16) or a description: see gan/description.py."""
     noise: Literal["uniform", "normal"] = "uniform"
     """Distribution of z: uniform on (-1, 1) as in the paper, or normal as in the authors' SVHN model."""
-    norm_eps: float = 1e-8
+    norm_eps: float = bounded(1e-8, more_than=0, most=1e30)
     """Added to batch norm's variance (authors' code: 1e-8; batch norm always runs in float32 or better)."""
     norm: Norm = "paper"
     """Batch norm: paper = all layers but G's output and D's input; everywhere makes samples oscillate."""
@@ -76,15 +77,15 @@ class Model:
 class Optim:
     """Adam, the same for both networks (paper, section 4)."""
 
-    lr: float = 2e-4
+    lr: float = bounded(2e-4, least=0, most=1e30)
     """Step size; the paper finds 1e-3 too high."""
-    beta1: float = 0.5
+    beta1: float = bounded(0.5, least=0, less_than=1)
     """Decay of the gradient's mean; the paper finds 0.9 to oscillate."""
-    beta2: float = 0.999
+    beta2: float = bounded(0.999, least=0, less_than=1)
     """Decay of the gradient's square."""
-    eps: float = 1e-8
+    eps: float = bounded(1e-8, least=0, most=1e30)
     """Added to the root of the gradient's mean square."""
-    weight_decay: float = 1e-5
+    weight_decay: float = bounded(1e-5, least=0, most=1e30)
     """L2 penalty added to the gradient, not decoupled (authors' code: 1e-5; the paper does not name it)."""
 
 
@@ -92,18 +93,18 @@ class Optim:
 class Train:
     """The run itself."""
 
-    epochs: float = 5.0
+    epochs: float = bounded(5.0, least=0, most=10**9)
     """Passes over the data; one step takes one global batch, whichever network it updates."""
-    steps: int | None = None
+    steps: int | None = bounded(None, least=0)
     """Number of steps; overrides epochs."""
     update_rule: Literal["alternate", "both"] = "alternate"
     """alternate: even steps update G, odd ones D (authors' code); both: D, then G, on every step."""
     precision: Precision = "auto"
     """Type of the convolutions; auto: bfloat16 where the device is faster in it, else float32 (older GPUs:
     float16). Batch norm, losses, weights and Adam stay in float32 (float64: all in it)."""
-    ema_decay: float | None = None
+    ema_decay: float | None = bounded(None, least=0, less_than=1)
     """Keep an exponential mean of the generator's weights with this decay per G update; sampling uses it."""
-    seed: int = 42
+    seed: int = bounded(42, least=0)
     """Seeds weights, noise and data order."""
     device: Device = "auto"
     """auto takes the GPU of this rank if there is one that can do all that training needs, else the CPU."""
@@ -115,7 +116,7 @@ class Train:
     """On GPUs: only kernels that repeat themselves to the bit, as resuming exactly needs."""
     allow_tf32: bool = False
     """On GPUs: float32 convolutions and products with mantissas of 10 bits (TensorFloat-32), faster."""
-    timeout_seconds: float = 600.0
+    timeout_seconds: float = bounded(600.0, least=1, most=10**9)
     """How long ranks wait for each other before the run is given up."""
 
 
@@ -125,23 +126,23 @@ class Run:
 
     dir: Place = "runs/dcgan"
     """Run folder, local or any fsspec URL; starting the same command again resumes from it."""
-    log_steps: int = 50
+    log_steps: int = bounded(50, least=1)
     """Steps between two lines of metrics."""
-    sample_steps: int = 500
+    sample_steps: int = bounded(500, least=1)
     """Steps between two sample grids."""
-    sample_images: int = 64
+    sample_images: int = bounded(64, least=2, most=4096)
     """Pictures on a sample grid; at least 2, for they are normalised by their own statistics."""
-    checkpoint_steps: int = 1000
+    checkpoint_steps: int = bounded(1000, least=1)
     """Steps between two checkpoints; the last step always has one."""
-    checkpoint_minutes: float | None = 10.0
+    checkpoint_minutes: float | None = bounded(10.0, least=0, most=10**9)
     """A checkpoint also once the last is so old, with the next line of metrics; null: by steps alone."""
-    checkpoints_kept: int = 3
+    checkpoints_kept: int = bounded(3, least=1)
     """How many of the newest checkpoints to keep."""
-    checkpoint_keep_steps: int | None = None
+    checkpoint_keep_steps: int | None = bounded(None, least=1)
     """Keep also every checkpoint whose step is a multiple of this."""
     checkpoint_best: Literal["swd", "fid", "kid"] | None = None
     """Keep also the checkpoint whose score of this kind is the lowest so far; of those of scored steps."""
-    profile_steps: int = 0
+    profile_steps: int = bounded(0, least=0)
     """Trace so many steps of rank 0, some steps after the start, into DIR/profile; Perfetto opens it."""
 
 
@@ -149,9 +150,9 @@ class Run:
 class Eval:
     """Scores of samples, during training and by python -m dcgan_dist.evaluate."""
 
-    steps: int | None = None
+    steps: int | None = bounded(None, least=1)
     """Steps between two scorings during training; null: none."""
-    images: int = 1024
+    images: int = bounded(1024, least=16)
     """Samples that are scored, against as many real pictures and as many more for the floor."""
     inception: Place | None = None
     """A local TorchScript file of Inception, for FID and KID; see dcgan_dist/scores/inception.py."""
@@ -184,79 +185,7 @@ def dump(config: Config) -> str:
     return str(yaml.safe_dump(asdict(config), sort_keys=False))
 
 
-def check(config: Config, *, ranks: int) -> None:
-    """The rules between settings that need no dataset. Raises ConfigError."""
-    data, optim, train = config.data, config.optim, config.train
-    if ranks < 1:
-        raise ConfigError(f"ranks={ranks} must be at least 1")
-    check_bounds(
-        {f"{group}.{name}": value for group, part in asdict(config).items() for name, value in part.items()}
-    )
-    _check_best(config)
-    if train.graphs and train.compile:
-        raise ConfigError("train.graphs and train.compile exclude each other; choose one")
-    below_one = {"optim.beta1": optim.beta1, "optim.beta2": optim.beta2, "train.ema_decay": train.ema_decay}
-    for name, fraction in below_one.items():
-        if fraction is not None and not 0 <= fraction < 1:
-            raise ConfigError(f"{name}={fraction} must be at least 0 and less than 1")
-    if data.cache_dir is not None and "://" in data.cache_dir:
-        raise ConfigError(f"data.cache_dir={data.cache_dir} must be a folder of this machine, not a URL")
-    try:
-        parse_net(config.model.net)
-    except NetError as error:
-        raise ConfigError(f"model.net: {error}") from None
-    check_shares(data.batch_images, ranks)
-
-
-def _check_best(config: Config) -> None:
-    best, scored, saved = config.run.checkpoint_best, config.eval.steps, config.run.checkpoint_steps
-    if best is not None and (scored is None or scored % saved):
-        raise ConfigError(
-            f"run.checkpoint_best={best} needs eval.steps, a multiple of run.checkpoint_steps={saved}, "
-            f"not {'null' if scored is None else scored}"
-        )
-    if best in ("fid", "kid") and config.eval.inception is None:
-        raise ConfigError(f"run.checkpoint_best={best} needs eval.inception, a file of its weights")
-
-
-def check_data(config: Config) -> Index:
-    """The dataset's index, checked against the settings and the shards. Raises ConfigError or ShardsError."""
-    index = load_index(config.data.url)
-    check_listing(config.data.url, index)
-    size = parse_net(config.model.net).image_size
-    if index.image_size != size:
-        raise ConfigError(
-            f"model.net={config.model.net} draws {size}x{size} pictures but {config.data.url} holds "
-            f"{index.image_size}x{index.image_size}; rebuild it with --size {size} or choose another net"
-        )
-    if index.kept < config.data.batch_images:
-        raise ConfigError(
-            f"data.batch_images={config.data.batch_images} is more than the {index.kept} pictures of "
-            f"{config.data.url}; lower it or build a larger dataset"
-        )
-    if config.eval.steps is not None and index.kept < 2 * config.eval.images:
-        raise ConfigError(
-            f"eval.images={config.eval.images} needs twice as many real pictures, {config.data.url} has "
-            f"{index.kept}; lower it to {index.kept // 2}"
-        )
-    return index
-
-
 def config_of(run: str) -> Config:
     """The settings a run was started with. Raises ConfigError or ShardsError."""
     url = store.join(run, "config.yaml")
     return parse_config(store.read_bytes(url, limit_bytes=store.SMALL_BYTES).decode(errors="replace"), url)
-
-
-def total_steps(config: Config, index: Index) -> int:
-    """Steps of the whole run. Raises ConfigError where a part of an epoch gives none."""
-    if config.train.steps is not None:
-        return config.train.steps
-    per_epoch = index.kept // config.data.batch_images
-    steps = int(config.train.epochs * per_epoch)
-    if config.train.epochs and not steps:
-        raise ConfigError(
-            f"train.epochs={config.train.epochs} gives no step, for an epoch has {per_epoch}; "
-            "raise it, or say train.steps"
-        )
-    return steps

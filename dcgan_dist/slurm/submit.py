@@ -11,7 +11,8 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError
 
-from dcgan_dist.config.settings import check, check_data, dump, read_config
+from dcgan_dist.config.rules import check, check_data
+from dcgan_dist.config.settings import dump, read_config
 from dcgan_dist.run_folder.same_run import check_same_run
 from dcgan_dist.slurm.arguments import check_gpus, check_numbers, check_time, split_words
 from dcgan_dist.slurm.cluster import check_slurm, outside_any_job

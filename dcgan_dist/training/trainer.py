@@ -17,7 +17,8 @@ from dcgan_dist import pictures
 from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.checkpoints.checkpoint import CheckpointError, Manifest
 from dcgan_dist.checkpoints.snapshot import Parts, Snapshot, snapshot
-from dcgan_dist.config.settings import Config, total_steps
+from dcgan_dist.config.rules import total_steps
+from dcgan_dist.config.settings import Config
 from dcgan_dist.gan.fingerprint import fingerprint
 from dcgan_dist.gan.model import Generator
 from dcgan_dist.gan.noise import Noise

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dcgan_dist.config.reading import ConfigError, types
-from dcgan_dist.config.settings import Config, check, dump, parse_config, read_config
+from dcgan_dist.config.rules import check
+from dcgan_dist.config.settings import Config, dump, parse_config, read_config
 from dcgan_dist.run_folder.same_run import differences
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").rglob("*.yaml"))
@@ -125,7 +126,7 @@ def test_a_wrong_word_on_the_command_line_is_named(words: list[str], told: str) 
         (["--optim.beta1", "1"], 1, "optim.beta1=1.0 must be at least 0 and less than 1"),
         (["--run.log_steps", "0"], 1, "run.log_steps=0 must be at least 1"),
         (["--optim.eps", "-1"], 1, "optim.eps=-1.0 must be at least 0"),
-        (["--model.norm_eps", "0"], 1, "model.norm_eps=0.0 must be more than 0"),
+        (["--model.norm_eps", "0"], 1, "model.norm_eps=0.0 must be more than 0; the default is 1e-8"),
         (["--optim.lr", "1e39"], 1, r"optim.lr=1e\+39 must be at most 1e\+30"),
         (["--train.epochs", "1e308"], 1, r"train.epochs=1e\+308 must be at most"),
         (["--train.timeout_seconds", "1e300"], 1, "train.timeout_seconds=.* must be at most"),

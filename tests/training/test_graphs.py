@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from dcgan_dist.config.reading import ConfigError
-from dcgan_dist.config.settings import check, read_config
+from dcgan_dist.config.rules import check
+from dcgan_dist.config.settings import read_config
 from dcgan_dist.gan.step import Player
 from dcgan_dist.ranks.world import join
 from dcgan_dist.train import main

@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 
-from dcgan_dist.config.settings import Config, Run, Train, check, read_config
+from dcgan_dist.config.rules import check
+from dcgan_dist.config.settings import Config, Run, Train, read_config
 from dcgan_dist.ranks.world import World, join
 from dcgan_dist.run_folder.same_run import differences
 from dcgan_dist.train import main

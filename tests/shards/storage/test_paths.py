@@ -12,7 +12,8 @@ from dcgan_dist import convert, evaluate, export, sample
 from dcgan_dist.chaos import kill
 from dcgan_dist.config.__main__ import main as check_config
 from dcgan_dist.config.reading import ConfigError
-from dcgan_dist.config.settings import Config, check, parse_config, read_config
+from dcgan_dist.config.rules import check
+from dcgan_dist.config.settings import Config, parse_config, read_config
 from dcgan_dist.explore.__main__ import main as explore
 from dcgan_dist.probe.__main__ import main as probe
 from dcgan_dist.report.__main__ import main as report
