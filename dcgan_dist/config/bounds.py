@@ -4,7 +4,7 @@ Kept out: rules between settings; see `config.rules`.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from dcgan_dist.config.reading import ConfigError
 
@@ -40,7 +40,7 @@ def bounded(
     less_than: float | None = None,
 ) -> T:
     """The field of a setting with its default and what it must be."""
-    return cast(T, field(default=default, metadata={"bound": Bound(least, most, more_than, less_than)}))
+    return field(default=default, metadata={"bound": Bound(least, most, more_than, less_than)})
 
 
 def check_bounds(config: Any) -> None:
