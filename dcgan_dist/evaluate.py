@@ -25,7 +25,7 @@ from dcgan_dist.scores.precision_recall import COPIES_BELOW
 from dcgan_dist.scores.suite import draw, protocol, read_reals, score
 from dcgan_dist.scores.swd import mean_swd
 from dcgan_dist.seeds import seed_for
-from shards.command import command
+from shards.command import callable_module, command
 from shards.dataset.index import load as load_index
 from shards.dataset.reader import Blocks
 from shards.errors import ToldError
@@ -72,6 +72,34 @@ def evaluate(
     initialise(sampler.generator, seed_for(sampler.config.train.seed, "g"))
     (fresh,) = mean_swd(reals.reference, [draw(sampler, images, here)], here)
     return Evaluation(run, sampler.step, scores, fresh, protocol(images, url, net))
+
+
+def from_python(
+    run: Any,
+    *,
+    images: int = 1024,
+    data: str | None = None,
+    step: int | None = None,
+    inception: str | None = None,
+    inception_sha256: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """What the command keeps, of a run's folder or URL, or of what `dcgan_dist.train` returned.
+
+    `scores` by name, each with its floor, and their protocol. Every rank must call it. Raises
+    CheckpointError, ConfigError, ShardsError.
+    """
+    with world.join(device=device, timeout_seconds=TIMEOUT_SECONDS, owns_process=False) as here:
+        found = evaluate(
+            getattr(run, "dir", run),
+            here,
+            images=images,
+            data=data,
+            step=step,
+            inception=inception,
+            inception_sha256=inception_sha256,
+        )
+    return asdict(found)
 
 
 def lines(found: Evaluation, images: int) -> list[str]:
@@ -128,6 +156,8 @@ def _keep(found: Evaluation) -> None:
     name = f"{checkpoint.stem(found.step)}.json"
     store.write_bytes(store.join(folder, name), json.dumps(redacted(asdict(found)), indent=1).encode())
 
+
+callable_module(__name__, from_python)
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))

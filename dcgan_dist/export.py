@@ -12,20 +12,27 @@ import logging
 import sys
 import warnings
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from html import escape
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as unpack_tensors
 from safetensors.torch import save as pack_tensors
 from torch import Tensor, nn
 
 from dcgan_dist import pictures
+from dcgan_dist.checkpoints import checkpoint
+from dcgan_dist.config.settings import Config, Model
 from dcgan_dist.gan import calibrate
 from dcgan_dist.gan.batchnorm import BatchNorm
-from dcgan_dist.gan.description import describe
+from dcgan_dist.gan.description import NetError, describe, parse_net
 from dcgan_dist.gan.model import Generator
+from dcgan_dist.ranks.devices import choose_device
 from dcgan_dist.report.read_runs import Gathered, gather
+from dcgan_dist.run_folder import untrusted
 from dcgan_dist.run_folder.networks import Sampler, load, received_config
 from dcgan_dist.run_folder.versions import versions
 from shards import ShardsError
@@ -274,6 +281,37 @@ def export(run: str, out: str, *, step: int | None = None, onnx: bool = True) ->
     for name, data in files.items():
         store.write_bytes(store.join(out, name), data)
     return list(files)
+
+
+def is_export(url: str) -> bool:
+    """Whether a generator lies there that was handed on, and no run."""
+    there = store.sizes_if_any(url)
+    return "generator.safetensors" in there and "config.json" in there and "config.yaml" not in there
+
+
+def load_export(url: str, *, device: str = "cpu") -> Sampler:
+    """The generator of a folder that `export` wrote, which may come from anywhere. Raises ExportError."""
+    where = store.join(url, "config.json")
+    try:
+        told = json.loads(untrusted.read(url, "config.json"))
+        model = Model(net=told["net"], noise=told["noise"], norm=told["norm"], output=told["output"])
+        model = replace(model, norm_eps=float(told["norm_eps"]))
+        g = Generator(parse_net(model.net), norm_eps=model.norm_eps, variant=model.variant)
+        found = unpack_tensors(untrusted.read(url, "generator.safetensors"))
+        for name, module in g.named_modules():
+            if isinstance(module, BatchNorm):
+                module.running_mean = found.pop(f"{name}.running_mean").float()
+                module.running_var = found.pop(f"{name}.running_var").float()
+        checkpoint.load_weights(g, found | frozen(g), name="generator")
+        step = int(told["step"])
+    except (NetError, SafetensorError, *untrusted.WRONG) as error:
+        raise ExportError(f"{where}: not a generator of ours ({printable(str(error))[:200]})") from None
+    return Sampler(g.to(choose_device(device)).eval(), Config(model=model), step)
+
+
+def frozen(g: Generator) -> dict[str, Tensor]:
+    """The frozen statistics of every batch norm, by name."""
+    return {name: buffer for name, buffer in g.state_dict().items() if ".running_" in name}
 
 
 @command

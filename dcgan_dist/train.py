@@ -1,5 +1,5 @@
 """Train: `torchrun --nproc-per-node 2 -m dcgan_dist.train configs/demo.yaml`, or without torchrun on one
-process.
+process; from Python, `dcgan_dist.train("configs/demo.yaml")`.
 
 Starting the same command again resumes from the newest whole checkpoint, on any number of ranks that
 divides the batch.
@@ -11,21 +11,17 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from dcgan_dist import library
 from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.checkpoints.checkpoint import CheckpointError
 from dcgan_dist.checkpoints.writer import UnsavedError
 from dcgan_dist.config.reading import ConfigError
-from dcgan_dist.config.rules import check, check_data, total_steps
-from dcgan_dist.config.settings import read_config
-from dcgan_dist.ranks import agreement, launcher, world
+from dcgan_dist.ranks import launcher, world
 from dcgan_dist.ranks.lost import LostRanksError
 from dcgan_dist.ranks.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Signals
-from dcgan_dist.run_folder.owner import hold
-from dcgan_dist.run_folder.same_run import check_same_run
 from dcgan_dist.training.alarms import DivergedError
-from dcgan_dist.training.trainer import train
 from shards import ShardsError
-from shards.command import command
+from shards.command import callable_module, command
 from shards.storage.retries import one_line
 
 SCARCE = {errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS}
@@ -56,27 +52,10 @@ def _main(argv: Sequence[str], *, owns_process: bool) -> int:
 
 
 def run(argv: Sequence[str], signals: Signals, tell: "Tell") -> int:
-    """A run from its command line on."""
-    config = read_config(argv, "python -m dcgan_dist.train")
-    check(config, ranks=launcher.launched_ranks())
-    index = check_data(config)
-    total_steps(config, index)
-    check_same_run(argv, config)
-    tell.run_dir = config.run.dir
-    with world.join(
-        device=config.train.device,
-        timeout_seconds=config.train.timeout_seconds,
-        facts=agreement.facts(config, index),
-        owns_process=signals.owns_process,
-        determinism="error" if config.train.deterministic else "default",
-        allow_tf32=config.train.allow_tf32,
-        tell=tell.at_once,
-    ) as here:
-        tell.joined = signals.patient = True
-        with hold(config.run.dir, here) as owner:
-            stopped = train(config, here, index, signals=signals, owner=owner)
+    """A run from its command line on, and what is said at its end."""
+    run_dir, stopped, _ = library.run(argv, signals, tell=tell)
     if tell.rank == 0 and stopped is None:
-        print(f"done: samples, checkpoints and logs are in {config.run.dir}")
+        print(f"done: samples, checkpoints and logs are in {run_dir}")
     elif tell.rank == 0:
         cause = f"by {signals.received.name}" if signals.received else "with another rank"
         print(f"stopped {cause} and saved at step {stopped}; the same command goes on from there")
@@ -122,6 +101,8 @@ class Tell:
             line += f"; the last good checkpoint is {checkpoint.newest_name(self.run_dir)}"
         return line
 
+
+callable_module(__name__, library.train)
 
 if __name__ == "__main__":
     world.leave(own_process(sys.argv[1:]))

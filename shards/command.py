@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from functools import wraps
+from types import ModuleType
 from typing import Any, TextIO, cast
 
 from shards.errors import ToldError
@@ -41,6 +42,19 @@ class Output:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def callable_module(name: str, function: Callable[..., Any]) -> None:
+    """Let the command's module `name` be called as `function`.
+
+    Once it is imported it hides a function of its own name in the package: both are one thing so.
+    """
+
+    class Command(ModuleType):
+        def __call__(self, *given: Any, **named: Any) -> Any:
+            return function(*given, **named)
+
+    sys.modules[name].__class__ = Command
 
 
 def command(main: Main, *, hide_output: bool = True) -> Main:

@@ -60,6 +60,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 
 TOP = {
     "dcgan_dist": {
+        "library",
         "convert",
         "evaluate",
         "export",

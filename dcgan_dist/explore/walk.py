@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dcgan_dist import pictures
-from dcgan_dist.ranks.world import ALONE
+from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder.finding import Finding, Measure
 from dcgan_dist.run_folder.opened_run import U8, Subject
 from dcgan_dist.scores.swd import mean_swd
@@ -103,7 +103,7 @@ def _realism(subject: Subject) -> list[Measure]:
         "middles of walks": subject.draw((left + right) / 2)[:count],
         "middles of pixels (control)": mixed[:count],
     }
-    distances = dict(zip(sets, mean_swd(real[:count], list(sets.values()), ALONE), strict=True))
+    distances = dict(zip(sets, mean_swd(real[:count], list(sets.values()), World.alone()), strict=True))
     measures = [Measure(f"SWD x 1000 from real: {name}", value) for name, value in distances.items()]
     walked, pixels = distances["middles of walks"], distances["middles of pixels (control)"]
     measures[2] = Measure(measures[2].name, walked, rule="below the control", passed=walked < pixels)

@@ -41,6 +41,11 @@ class World:
     runs_on: RunsOn | None = None
     tell: Callable[[BaseException], object] = lambda error: None
 
+    @classmethod
+    def alone(cls, device: str = "cpu") -> "World":
+        """A process that knows of no others."""
+        return cls(rank=0, ranks=1, device=choose_device(device, local_rank=0, ranks=1), group=None)
+
     def begin(self, step: int) -> None:
         """This rank has all that it needs for `step`, the words of other ranks apart."""
         if self.rollcall is not None:
@@ -95,8 +100,6 @@ class World:
 
 
 CLOSING, CLOSING_SECONDS = "closing the process group", 2.0
-ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
-"""A process that knows of no others."""
 
 
 @contextmanager

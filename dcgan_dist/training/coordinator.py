@@ -55,8 +55,9 @@ class Coordinator:
         first_step: int,
         total_steps: int,
         best: Mapping[str, Any] | None,
+        quiet: bool = False,
     ) -> None:
-        self.config, self._owner = config, owner
+        self.config, self._owner, self._quiet = config, owner, quiet
         self.folder = Folder(config.run.dir, owner)
         settings = dump(config)  # with its URLs as they are: the run goes on from here
         self.folder.write("config.yaml", settings.encode(), private=is_secret(settings))
@@ -68,10 +69,14 @@ class Coordinator:
         self._diversity: dict[str, float] = {}  # to be told with the next line
         self._board = Board(self.folder.growing, first_step)
         self._bar = tqdm(
-            total=total_steps, initial=first_step, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            disable=quiet or not sys.stderr.isatty(),
+            smoothing=0.1,
         )
         self._total = total_steps
-        if first_step >= total_steps:
+        if first_step >= total_steps and not quiet:
             print(f"nothing left to do: the run is at step {first_step}, and {total_steps} are asked for")
         self._alarms, self._real_diversity = Alarms(), 1.0
         self._writer = Writer()
@@ -92,6 +97,8 @@ class Coordinator:
         shown = [f"{n[-1].upper()} {values[n]:.3f}" for n in ("loss/d", "loss/g") if n in values]
         speed, wait = values["speed/images_per_second"], values["speed/data_wait_share"]
         told = f"{' '.join(shown)} {speed:,.0f} images/s wait {wait:.0%}"
+        if self._quiet:
+            return
         if self._bar.disable:  # the bar names the time left by itself
             left = math.ceil((self._total - step) * values["speed/step_seconds"])
             print(f"step {step}/{self._total} {told}, {left:,} s left", flush=True)
@@ -231,6 +238,7 @@ def coordinate(
     first_step: int,
     total_steps: int,
     best: Mapping[str, Any] | None = None,
+    quiet: bool = False,
 ) -> Iterator[Coordinator | Silent]:
     """The coordinator of this rank; a rank that does not own the run folder writes nothing.
 
@@ -241,7 +249,9 @@ def coordinate(
         yield Silent()
         return
     with _one_line(config.run.dir):
-        coordinator = Coordinator(config, owner, first_step=first_step, total_steps=total_steps, best=best)
+        coordinator = Coordinator(
+            config, owner, first_step=first_step, total_steps=total_steps, best=best, quiet=quiet
+        )
         try:
             yield coordinator
         except BaseException as first:

@@ -8,13 +8,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.checkpoints.checkpoint import CheckpointError, Manifest
 from dcgan_dist.checkpoints.snapshot import Parts
 from dcgan_dist.checkpoints.tensor_file import TYPES
+from dcgan_dist.config.settings import Config
+from dcgan_dist.gan.step import Player
 from dcgan_dist.ranks.world import World
+from dcgan_dist.run_folder.same_run import differences
 from shards import ShardsError
 from shards.storage import store
 
@@ -75,3 +78,41 @@ def _spread(own: Tensor, here: World) -> Tensor:
     sent = own.to(here.device)
     dist.broadcast(sent, src=0, group=here.group)
     return sent.cpu()
+
+
+def put_back(
+    manifest: Manifest,
+    parts: Parts,
+    config: Config,
+    g: Player[Any],
+    d: Player[Any],
+    ema: nn.Module | None,
+    *,
+    dataset: str,
+) -> dict[str, Any]:
+    """Go on from a checkpoint of this very run; what it says of the best one.
+
+    Raises CheckpointError where it is of other pictures than the `dataset`, or of other settings.
+    """
+    if manifest.facts.get("dataset", dataset) != dataset:
+        raise CheckpointError(
+            f"run.dir={config.run.dir} was trained on other pictures than {config.data.url} "
+            "now holds, or other ones were removed; put those back, or choose another run.dir"
+        )
+    checkpoint.restore(parts, g, d, ema)
+    before = manifest.facts.get("config")
+    changed = differences(before, config) if isinstance(before, dict) else ["configuration"]
+    if changed:
+        raise CheckpointError(
+            f"run.dir={config.run.dir}: {checkpoint.stem(manifest.step)} is of a run with another "
+            f"{', '.join(changed)}; go on with the settings in its manifest, or choose another run.dir"
+        )
+    for name, player in (("g", g), ("d", d)):
+        try:
+            player.scaler.load_state_dict(manifest.facts["scalers"][name])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{checkpoint.stem(manifest.step)}: no scaler of {name} ({error})"
+            ) from None
+    best = manifest.facts.get("best")
+    return best if isinstance(best, dict) else {}

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dcgan_dist import pictures
-from dcgan_dist.checkpoints import checkpoint
-from dcgan_dist.checkpoints.checkpoint import CheckpointError, Manifest
-from dcgan_dist.checkpoints.snapshot import Parts, Snapshot, snapshot
+from dcgan_dist.checkpoints.snapshot import Snapshot, snapshot
 from dcgan_dist.config.rules import total_steps
 from dcgan_dist.config.settings import Config
 from dcgan_dist.gan.fingerprint import fingerprint
@@ -30,7 +28,6 @@ from dcgan_dist.ranks.machines import few_cores, shared_gpus
 from dcgan_dist.ranks.stopping import Signals, Stop
 from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder.owner import Owner
-from dcgan_dist.run_folder.same_run import differences
 from dcgan_dist.run_folder.versions import versions
 from dcgan_dist.scores.while_training import Scorer
 from dcgan_dist.seeds import seed_for
@@ -43,24 +40,36 @@ from dcgan_dist.training.graphs import Graphs, Inputs
 from dcgan_dist.training.meter import Meter
 from dcgan_dist.training.players import make_cast, make_players
 from dcgan_dist.training.precision import settle
-from dcgan_dist.training.resume import newest_on_all
+from dcgan_dist.training.resume import newest_on_all, put_back
 from shards import Index
 from shards.dataset.reader import Blocks
 
 log = logging.getLogger("dcgan_dist")
 
 
-def train(config: Config, here: World, index: Index, *, signals: Signals, owner: Owner | None) -> int | None:
-    """The whole run, or the rest of it; the step at which a signal stopped it before its end."""
+def train(
+    config: Config,
+    here: World,
+    index: Index,
+    *,
+    signals: Signals,
+    owner: Owner | None,
+    on_metrics: Callable[[int, dict[str, float]], object] = lambda step, values: None,
+    quiet: bool = False,
+) -> int | None:
+    """The whole run, or the rest of it; the step at which a signal stopped it before its end.
+
+    `on_metrics` is called with each line of metrics, on every rank; if `quiet`, nothing is printed.
+    """
     config = settle(config, here)
     trainer = Trainer(config, here, dataset=index.identity)
     first, last = trainer.resume(owner.saved if owner else 0), total_steps(config, index)
-    _tell_first(first, last, here)
+    _tell_first(first, last, here, quiet=quiet)
     blocks = Blocks(config.data.url, index)
     plan = Plan(blocks.kept_counts, batch_images=config.data.batch_images, seed=config.train.seed)
     run, scorer = config.run, Scorer(config, here, blocks) if config.eval.steps else None
     feed = open_feed(config, blocks, plan, lanes=trainer.rows, first_step=first, stop_step=last)
-    told = coordinate(config, owner, first_step=first, total_steps=last, best=trainer.best)
+    told = coordinate(config, owner, first_step=first, total_steps=last, best=trainer.best, quiet=quiet)
     with feed, told as coordinator, here.leaving_at_error():
         meter = Meter(feed, here, config.data.batch_images)
         stop = Stop(signals, here.store, here.device, here.rollcall)
@@ -77,7 +86,9 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
             if done % run.sample_steps == 0 or done == last:
                 coordinator.sample(done, trainer.shown)
             if done % run.log_steps == 0 or done == last:
-                coordinator.log(done, trainer.metrics(done) | meter.read(done), meter.by_rank)
+                values = trainer.metrics(done) | meter.read(done)
+                coordinator.log(done, values, meter.by_rank)
+                on_metrics(done, values)
             if scorer is not None and scorer.due(done, last):
                 with lenient():
                     scores = scorer.scores(done, trainer.shown)
@@ -92,13 +103,16 @@ def train(config: Config, here: World, index: Index, *, signals: Signals, owner:
     return None
 
 
-def _tell_first(first: int, last: int, here: World) -> None:
+def _tell_first(first: int, last: int, here: World, *, quiet: bool) -> None:
     """What the run runs on, and what may be wrong with it."""
     scarce = few_cores(here.device, sharing=launcher.sharing_cores())
     if scarce:
         log.warning("rank %d: %s", here.rank, scarce)
+    if here.rank == 0 and first and not quiet:
+        print(f"going on from step {first} on {here.ranks} ranks", flush=True)
     if here.rank == 0 and here.runs_on is not None:
-        print(here.runs_on, flush=True)
+        if not quiet:
+            print(here.runs_on, flush=True)
         shared = shared_gpus(here.runs_on)
         if shared:
             log.warning("%s", shared)
@@ -317,32 +331,5 @@ class Trainer:
         found = newest_on_all(self.config.run.dir, self.here, saved)
         if found is None:
             return 0
-        self._restore(*found)
-        step = found[0].step
-        if self.here.rank == 0:
-            print(f"going on from step {step} on {self.here.ranks} ranks", flush=True)
-        return step
-
-    def _restore(self, manifest: Manifest, parts: Parts) -> None:
-        if manifest.facts.get("dataset", self.dataset) != self.dataset:
-            raise CheckpointError(
-                f"run.dir={self.config.run.dir} was trained on other pictures than {self.config.data.url} "
-                "now holds, or other ones were removed; put those back, or choose another run.dir"
-            )
-        checkpoint.restore(parts, self.g, self.d, self.ema)
-        best = manifest.facts.get("best")
-        self.best = best if isinstance(best, dict) else {}
-        before = manifest.facts.get("config")
-        changed = differences(before, self.config) if isinstance(before, dict) else ["configuration"]
-        if changed:
-            raise CheckpointError(
-                f"run.dir={self.config.run.dir}: {checkpoint.stem(manifest.step)} is of a run with another "
-                f"{', '.join(changed)}; go on with the settings in its manifest, or choose another run.dir"
-            )
-        for name, player in (("g", self.g), ("d", self.d)):
-            try:
-                player.scaler.load_state_dict(manifest.facts["scalers"][name])
-            except (KeyError, TypeError, RuntimeError) as error:
-                raise CheckpointError(
-                    f"{checkpoint.stem(manifest.step)}: no scaler of {name} ({error})"
-                ) from None
+        self.best = put_back(*found, self.config, self.g, self.d, self.ema, dataset=self.dataset)
+        return found[0].step

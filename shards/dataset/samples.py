@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shards.dataset.index import load
 from shards.dataset.reader import Blocks
 from shards.errors import ShardsError
-from shards.pictures.codec import Pixels, decode
+from shards.pictures.codec import Pixels, decode_member
 from shards.storage.in_order import in_order
 from shards.tars.annotations import label_of, parse_meta
 from shards.tars.records import Buffer, picture_extension
@@ -51,7 +51,7 @@ class Sample(dict[str, Any]):
         extension = picture_extension(name for name in self if not name.startswith("__"))
         if extension is None:
             raise ShardsError(f"{self['__url__']}: sample {self.key} has no picture")
-        return decode(self[extension])
+        return decode_member(self[extension])
 
 
 class Samples:

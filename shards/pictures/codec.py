@@ -55,6 +55,14 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         raise AssertionError
 
 
+def decode_member(data: bytes) -> Pixels:
+    """A picture as `decode` reads it, or an `.npy` of pixels of ours: uint8 (h, w, 3). Raises ImageError."""
+    if data[:6] != NPY_START:
+        return decode(data)
+    size, _ = _npy_size(data)
+    return np.frombuffer(data, np.uint8, offset=NPY_HEADER_BYTES).reshape(size, size, 3)
+
+
 def declared_size(data: Buffer) -> tuple[int, int]:
     """The height and width a picture declares; its pixels are not decoded."""
     if bytes(data[:3]) == JPEG_START:

@@ -125,6 +125,7 @@ def test_an_index_may_lie_elsewhere_than_its_tars(tmp_path: Path, capsys: pytest
     """As for a bucket that can only be read."""
     tars, index, home = (str(tmp_path / name) for name in ("tars", "index", "home"))
     build(Rooms(90, size=16), tars, size=16, shard_images=40, workers=1)
+    assert Samples(tars)[5].picture.shape == (16, 16, 3)
     before = {path.name: hashlib.sha256(path.read_bytes()).digest() for path in Path(tars).iterdir()}
     (Path(tars) / "index.json").unlink()
     assert main(["index", tars, "--out", index]) == 0
