@@ -118,6 +118,6 @@ def test_an_error_of_our_own_making_tells_no_password(
     def fails(*given: object) -> None:
         raise RuntimeError(f"no plan of {url}")
 
-    monkeypatch.setattr(train, "check_data", fails)
+    monkeypatch.setattr("dcgan_dist.library.check_data", fails)
     assert train.main(words(url, tmp_path / "run")) == 1
     assert "RuntimeError: no plan of http://***@127.0.0.1" in capfd.readouterr().err

@@ -91,6 +91,6 @@ def test_a_checkpoint_is_taken_when_the_last_is_old(
 def test_the_clock_of_rank_0_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     ages = []
     monkeypatch.setattr(World, "agree", lambda here, number: ages.append(number) or 1)
-    clock = trainer.Clock(world.ALONE, 1e6, first=3)
+    clock = trainer.Clock(World.alone(), 1e6, first=3)
     assert clock.is_late()
     assert (ages, clock.saved_step) == ([0], 3)
