@@ -99,7 +99,7 @@ class Fetch:
                 at, span, wanted = window.popleft()
                 held -= int(self.blocks.lengths[span.block])
                 yield at, span, partial(self._wait, wanted)
-                del wanted  # its bytes are the receiver's now
+                del wanted  # from here on the receiver alone holds its bytes
 
     def _take(self, spans: Iterator[tuple[int, Span]], room_bytes: int) -> list[tuple[int, Span]]:
         """The next spans, as many as there is room for and at least one."""
@@ -161,7 +161,7 @@ class Fetch:
     def _work(self) -> None:
         while (run := self._runs.get()) is not None and not self._closed:
             self._serve(run)
-            run.clear()  # its bytes are the receivers' now
+            run.clear()  # from here on the receivers alone hold its bytes
         self._runs.put(None)
 
     def _serve(self, run: list[_Wanted]) -> None:

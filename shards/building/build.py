@@ -89,7 +89,7 @@ def find_built(source: Source, out_url: str, cut: Cut) -> Index | None:
 
 
 def take_built(source: Source, out_url: str, cut: Cut) -> Index | None:
-    """As `find_built`, and rid of what a build that was stopped with its last breath had left."""
+    """As `find_built`; also removes the leftovers of a build that was killed while it cleaned up."""
     found = find_built(source, out_url, cut)
     if found:
         sweep(out_url)
