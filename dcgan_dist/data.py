@@ -10,15 +10,17 @@ The order is that of the trainer, `docs/order.md`: a function of (seed, step) an
 cutting and indexing, which are `python -m shards`'.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property, lru_cache, partial
 from itertools import count
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from dcgan_dist.config.reading import ConfigError
@@ -44,13 +46,17 @@ class Batch:
     """
 
     def __init__(
-        self, rows: list[tuple["Opened | Packed", int]], step: int, pictures: NDArray[np.uint8] | None = None
+        self,
+        rows: Sequence[tuple["Opened | Packed", int]],
+        step: int,
+        pictures: NDArray[np.uint8] | None = None,
     ) -> None:
         self._rows, self.step, self._pictures = rows, step, pictures
 
     def __reduce__(self) -> tuple[Any, ...]:
-        packed = Packed(list(self))
-        return Batch, ([(packed, row) for row in range(len(self))], self.step, self._pictures)
+        # Between processes torch hands a tensor over in shared memory.
+        shared = None if self._pictures is None else torch.from_numpy(self._pictures)
+        return _unpacked, (list(self), self.step, shared)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -87,6 +93,12 @@ class Batch:
                 raise ValueError("the pictures are of several sizes; take the picture of each sample")
             self._pictures = np.stack(found)
         return self._pictures
+
+
+def _unpacked(samples: list[Sample], step: int, pictures: Tensor | None) -> Batch:
+    packed = Packed(samples)
+    rows = [(packed, row) for row in range(len(samples))]
+    return Batch(rows, step, None if pictures is None else pictures.numpy())
 
 
 class ExactOrder(IterableDataset[Batch]):

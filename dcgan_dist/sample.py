@@ -1,4 +1,4 @@
-"""Draw from a trained generator: `python -m dcgan_dist.sample RUN`, or `dcgan_dist.load` in Python."""
+"""Draw from a trained or exported generator: `python -m dcgan_dist.sample`, or `dcgan_dist.load` in Python."""
 
 import argparse
 import io
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from dcgan_dist import pictures
 from dcgan_dist.config.settings import DEVICES
-from dcgan_dist.run_folder.networks import load
+from dcgan_dist.library import load
+from dcgan_dist.ranks.determinism import prepare
 from shards.command import command
 from shards.errors import ToldError
 from shards.storage import store
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m dcgan_dist.sample", description="Draw pictures from a trained generator."
     )
-    parser.add_argument("run", type=argument, help="run folder or URL")
+    parser.add_argument("run", type=argument, help="run folder or URL, or an export's folder")
     parser.add_argument("--images", type=int, default=64, help="how many (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="other pictures for another seed (default: 0)")
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
@@ -43,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
     if args.images < 1:
         parser.error("--images must be at least 1")
     try:
+        prepare("warn", allow_tf32=False)
         sampler = load(args.run, step=args.step, device=args.device)
         images = pictures.to_uint8(sampler.sample(args.images, seed=args.seed))
         store.write_bytes(args.out, _npy(images) if args.out.endswith(".npy") else pictures.grid_png(images))

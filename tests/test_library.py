@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dcgan_dist import library
+from dcgan_dist import library, pictures, sample
 from dcgan_dist.checkpoints.checkpoint import CheckpointError
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import Config
@@ -155,6 +155,10 @@ def test_networks_draw_and_see(trained: library.Run, rooms16: str, tmp_path: Pat
     exported = library.load(str(tmp_path / "out"))
     assert torch.equal(exported.sample(5, seed=1), model.sample(5, seed=1))
     assert exported.step == 6
+    for source in (trained.dir, str(tmp_path / "out")):
+        assert sample.main([source, "--images=5", "--seed=1", f"--out={tmp_path / 'drawn.npy'}"]) == 0
+        drawn = np.load(tmp_path / "drawn.npy")
+        assert np.array_equal(drawn, pictures.to_uint8(model.sample(5, seed=1)))
     with pytest.raises(ConfigError, match="holds a generator alone"):
         exported.features(images)
 
