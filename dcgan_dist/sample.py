@@ -1,4 +1,4 @@
-"""Draw from a trained or exported generator: `python -m dcgan_dist.sample`, or `dcgan_dist.load` in Python."""
+"""Draw from a trained or exported generator: `python -m dcgan_dist.sample`; from Python, `load`."""
 
 import argparse
 import io
