@@ -20,6 +20,7 @@ from shards.building.left_out import print_failures, print_passed
 from shards.building.parts import build_part, merge
 from shards.building.report import has_sheet, write_sheet
 from shards.command import command as as_command
+from shards.command import part
 from shards.dataset import bench_report
 from shards.dataset import index as indexes
 from shards.dataset.adopt import reindex
@@ -138,16 +139,8 @@ def _add_cut(parser: argparse.ArgumentParser) -> None:
         help=f"stop where more of the pictures cannot be used (default: {MAX_BAD}, or {FEW} of a small set)",
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--part", metavar="I/N", type=_part, help="build the I-th of N parts only, from 1")
+    which.add_argument("--part", metavar="I/N", type=part, help="build the I-th of N parts only, from 1")
     which.add_argument("--merge", metavar="N", type=int, help="make the dataset of N parts that are built")
-
-
-def _part(text: str) -> tuple[int, int]:
-    """`3/8` as two numbers."""
-    part, slash, parts = text.partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text} is not a part; give it as 3/8")
-    return int(part), int(parts)
 
 
 def _whole(

@@ -4,6 +4,7 @@ reader that leaves early, as `| head` does, is no error. What its user did wrong
 Kept out: what a command does.
 """
 
+import argparse
 import os
 import sys
 import traceback
@@ -42,6 +43,16 @@ class Output:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def part(text: str) -> tuple[int, int]:
+    """`3/8` on a command line, the third of eight parts, as two numbers."""
+    number, slash, parts = text.partition("/")
+    if not (slash and number.isdecimal() and parts.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text} is not a part; give it as 3/8")
+    if not 1 <= int(number) <= int(parts):
+        raise argparse.ArgumentTypeError(f"part={number} is outside [1, {parts}]; give it as 3/8")
+    return int(number), int(parts)
 
 
 def callable_module(name: str, function: Callable[..., Any]) -> None:

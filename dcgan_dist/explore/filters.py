@@ -122,8 +122,8 @@ def tiles(d: Discriminator, images: U8, maps: Tensor) -> U8:
     return pictures.to_uint8(torch.cat(found))
 
 
-def overlap(maps: Tensor, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """IoU, (channels, objects), of each map's most active cells with where each object is.
+def overlap(maps: Tensor, masks: NDArray[np.bool_], *, active: float = ACTIVE) -> NDArray[np.float64]:
+    """IoU, (channels, objects), of the share `active` of each map's cells with where each object is.
 
     `maps` (n, channels, s, s), enlarged bilinearly; `masks` (n, objects, S, S). GAN Dissection's measure.
     """
@@ -131,9 +131,9 @@ def overlap(maps: Tensor, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     where = torch.from_numpy(masks).float().flatten(2)  # (n, objects, S x S)
     for number in range(maps.shape[1]):
         one = functional.interpolate(maps[:, number : number + 1], size=(side, side), mode="bilinear")
-        active = (one > _quantile(one, 1 - ACTIVE)).float().flatten(2)  # (n, 1, S x S)
-        both = (active * where).sum((0, 2))
-        found[number] = (both / (active.sum() + where.sum((0, 2)) - both).clamp(min=1)).numpy()
+        lit = (one > _quantile(one, 1 - active)).float().flatten(2)  # (n, 1, S x S)
+        both = (lit * where).sum((0, 2))
+        found[number] = (both / (lit.sum() + where.sum((0, 2)) - both).clamp(min=1)).numpy()
     return found
 
 

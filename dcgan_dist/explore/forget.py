@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dcgan_dist.explore.filters import overlap
 from dcgan_dist.gan.model import Generator
 from dcgan_dist.judge.ground_truth import box_mask
 from dcgan_dist.run_folder.finding import ExploreError
@@ -122,17 +123,8 @@ def overlaps(maps: Tensor, boxes: Boxes, *, size: int) -> NDArray[np.float64]:
 
     The most active 2 % count, 5 % on a 4x4 map.
     """
-    where = torch.from_numpy(np.stack([box_mask(each, size) for each in boxes])).flatten(1).float()
-    share = 0.05 if maps.shape[2] <= 4 else 0.02
-    found = []
-    for number in range(maps.shape[1]):
-        one = functional.interpolate(maps[:, number : number + 1], size=(size, size), mode="bilinear")
-        flat = one.flatten()
-        limit = flat.kthvalue(max(1, int((1 - share) * len(flat)))).values
-        active = (one > limit).float().flatten(1)
-        both = (active * where).sum()
-        found.append(float(both / (active.sum() + where.sum() - both).clamp(min=1)))
-    return np.array(found)
+    masks = np.stack([box_mask(each, size) for each in boxes])[:, None]
+    return overlap(maps, masks, active=0.05 if maps.shape[2] <= 4 else 0.02)[:, 0]
 
 
 def strongest(scores: NDArray[np.float64], count: int) -> NDArray[np.bool_]:

@@ -30,7 +30,7 @@ from dcgan_dist.ranks.lost import LostRanksError
 from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder import untrusted
 from dcgan_dist.run_folder.networks import load_discriminator
-from shards.command import command
+from shards.command import command, part
 from shards.errors import ToldError
 from shards.redact import redacted
 from shards.storage import store
@@ -163,8 +163,8 @@ def _supervised(
     """The whole search, or only `--part i/n` of its trials, as one job of an array does it."""
     options = {"folder": folder, "per_class": per_class, "seed": args.seed}
     if args.part is not None:
-        part, parts = args.part
-        numbers = range(part - 1 + parts * here.rank, args.trials, parts * here.ranks)
+        number, parts = args.part
+        numbers = range(number - 1 + parts * here.rank, args.trials, parts * here.ranks)
         supervised.run_trials(d, pictures, numbers, device=here.device, **options)
         return []
     return [supervised.measure(d, pictures, here=here, trials=args.trials, **options)]
@@ -193,20 +193,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--per-class", type=int, help="labels of each class (default: the paper's)")
     parser.add_argument("--draws", type=int, help="draws of labels (default: the paper's)")
     parser.add_argument("--trials", type=int, default=supervised.TRIALS, help="of the search (default: 64)")
-    parser.add_argument("--part", type=_part, metavar="I/N", help="do only this part of the trials")
+    parser.add_argument("--part", type=part, metavar="I/N", help="do only this part of the trials")
     parser.add_argument("--epochs", type=int, default=mnist.EPOCHS, help="of mnist (default: 200)")
     parser.add_argument("--widths", type=_widths, help="of mnist's networks (default: 1024,128,64)")
     parser.add_argument("--samples", type=_widths, help="of mnist's 1-NN (default: 1000,10000,100000)")
     parser.add_argument("--seed", type=int, default=42, help="(default: 42)")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="(default: auto)")
     return parser
-
-
-def _part(text: str) -> tuple[int, int]:
-    part, _, parts = text.partition("/")
-    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not like 3/8")
-    return int(part), int(parts)
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 from dcgan_dist.run_folder import untrusted
 from dcgan_dist.run_folder.untrusted import WRONG, finite, typed
 from shards import ShardsError
+from shards.dedup.report import wilson
 from shards.errors import MissingError, ToldError
 from shards.redact import redacted
 from shards.storage import store
@@ -56,10 +57,7 @@ def share(name: str, hits: int, total: int) -> Measure:
     """A share with its Wilson interval of 95 %; NaN of nothing."""
     if not total:
         return Measure(name, math.nan)
-    z, p = 1.96, hits / total
-    middle, half = p + z * z / (2 * total), z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return Measure(name, p, (middle - half) / scale, (middle + half) / scale)
+    return Measure(name, hits / total, *wilson(hits, total))
 
 
 def save(finding: Finding, run: str, *, step: int, command: str) -> str:

@@ -17,13 +17,12 @@ from shards.dataset.index import Index, Shard
 from shards.dataset.overwrite import is_same, not_ours
 from shards.errors import DamagedError, MissingError, ShardsError
 from shards.storage import store
+from shards.storage.pieces import PIECE_BYTES
 from shards.tars import dali
 
 THREADS = 8
 MEMORY_BYTES = 2**30
 """Shards under way are held whole; fewer are where they are large."""
-
-PIECE_BYTES = 2**23
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 
 from shards.errors import ShardsError
 from shards.storage import store
+from shards.storage.pieces import PIECE_BYTES
 from shards.tars.members import file_size
 from shards.tars.records import compact_json
 
@@ -32,9 +33,6 @@ MD5 = {
     "ILSVRC2012_devkit_t12.tar.gz": "fa75699e90414af021442c21a62c3abf",
 }
 """The md5 of each file as its publisher, or torchvision, gives it."""
-
-PIECE_BYTES = 2**23
-
 
 VERIFIED_NAME = "|".join(re.escape(f"{name}.verified.json") for name in MD5)
 """What says beside a build that a file has been compared, and which version of it."""
