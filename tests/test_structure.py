@@ -71,7 +71,7 @@ TOP = {
         "pictures",
         "seeds",
     },
-    "shards": {"__main__", "command", "errors", "extras", "machine", "printable", "redact"},
+    "shards": {"__main__", "arrays", "command", "errors", "extras", "machine", "printable", "redact"},
 }
 """Commands, and what nearly every room imports."""
 

@@ -14,7 +14,8 @@ from dcgan_dist.judge import concept
 from dcgan_dist.judge.concept import Concept
 from dcgan_dist.judge.exemplars import Exemplars
 from dcgan_dist.run_folder.finding import Finding, Measure, held, share
-from dcgan_dist.run_folder.opened_run import U8, Subject
+from dcgan_dist.run_folder.opened_run import Subject
+from shards.arrays import U8
 
 EXEMPLARS = 3
 COUNTS = (1, 3, 10, 30)

@@ -22,7 +22,8 @@ from dcgan_dist.gan.model import LEAK, Discriminator
 from dcgan_dist.judge import ground_truth
 from dcgan_dist.judge.ground_truth import box_mask
 from dcgan_dist.run_folder.finding import Finding, Measure
-from dcgan_dist.run_folder.opened_run import U8, Subject, to_tensor
+from dcgan_dist.run_folder.opened_run import Subject, to_tensor
+from shards.arrays import U8
 
 MAPS = 6
 TOP = 5

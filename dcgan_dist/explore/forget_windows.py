@@ -12,7 +12,8 @@ from dcgan_dist.explore import forget
 from dcgan_dist.judge.ground_truth import box_mask
 from dcgan_dist.judge.judge import Judge, judge_of
 from dcgan_dist.run_folder.finding import ExploreError, Finding, Measure, held
-from dcgan_dist.run_folder.opened_run import U8, Subject
+from dcgan_dist.run_folder.opened_run import Subject
+from shards.arrays import U8
 
 SAMPLES = 150
 JUDGED = 800

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dcgan_dist import pictures
 from dcgan_dist.run_folder.finding import Finding, Measure
-from dcgan_dist.run_folder.opened_run import U8, Subject
+from dcgan_dist.run_folder.opened_run import Subject
 from shards import ShardsError
+from shards.arrays import U8
 from shards.dataset.index import load as load_index
 from shards.dataset.reader import Blocks
 

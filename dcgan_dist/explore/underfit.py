@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from dcgan_dist import pictures
 from dcgan_dist.run_folder.finding import Finding, Measure
-from dcgan_dist.run_folder.opened_run import U8, open_subject, steps_of, to_tensor
+from dcgan_dist.run_folder.opened_run import open_subject, steps_of, to_tensor
+from shards.arrays import U8
 
 BLOCK = 8
 SAMPLES = 256

@@ -12,8 +12,9 @@ from torch import Tensor
 from dcgan_dist import pictures
 from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder.finding import Finding, Measure
-from dcgan_dist.run_folder.opened_run import U8, Subject
+from dcgan_dist.run_folder.opened_run import Subject
 from dcgan_dist.scores.swd import mean_swd
+from shards.arrays import U8
 
 POINTS = 11
 FRAMES = 10

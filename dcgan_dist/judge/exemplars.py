@@ -14,7 +14,8 @@ from dcgan_dist.judge import ground_truth
 from dcgan_dist.judge.concept import Concept, parse
 from dcgan_dist.judge.judge import Judge, judge_of
 from dcgan_dist.run_folder.finding import ExploreError
-from dcgan_dist.run_folder.opened_run import U8, Subject
+from dcgan_dist.run_folder.opened_run import Subject
+from shards.arrays import U8
 
 SHEET = 150
 POOL = 4000

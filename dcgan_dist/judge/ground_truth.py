@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcgan_dist.run_folder.finding import ExploreError
+from shards.arrays import F32
 from shards.storage import store
 
-F32 = NDArray[np.float32]
 NOT_ATTRIBUTES = ("name", "label", "key", "boxes")
 LARGEST = 1e30  # number in a json
 MOST_VALUES = 8  # of a text that becomes attributes, one for each value

@@ -23,10 +23,11 @@ from dcgan_dist.judge.ground_truth import Attribute, Truth, box_mask
 from dcgan_dist.judge.network import JudgeNet, disturb
 from dcgan_dist.run_folder import untrusted
 from dcgan_dist.run_folder.finding import ExploreError, Finding, Measure, share
-from dcgan_dist.run_folder.opened_run import U8, Subject, to_tensor
+from dcgan_dist.run_folder.opened_run import Subject, to_tensor
 from dcgan_dist.run_folder.untrusted import WRONG, finite, typed
 from dcgan_dist.seeds import seed_for
 from shards import ShardsError
+from shards.arrays import U8
 from shards.redact import redact
 from shards.storage import store
 

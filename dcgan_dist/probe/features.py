@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,9 +18,7 @@ from dcgan_dist.gan.calibrate import calibrate
 from dcgan_dist.gan.description import Net
 from dcgan_dist.gan.model import Discriminator, initialise
 from dcgan_dist.seeds import seed_for
-
-U8 = NDArray[np.uint8]
-F32 = NDArray[np.float32]
+from shards.arrays import F32, U8
 
 POOLED_SIDE = 4
 BATCH_IMAGES = 128

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from dcgan_dist.probe.features import empty_rows
 from dcgan_dist.scores import clusters
-
-U8 = NDArray[np.uint8]
-F32 = NDArray[np.float32]
+from shards.arrays import F32, U8
 
 CONTRAST_EPS = 10.0
 WHITENING_EPS = 0.1

@@ -7,15 +7,12 @@ sets follow. The digits of scikit-learn have their own split and come at their o
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dcgan_dist.config.reading import ConfigError
+from shards.arrays import I64, U8
 from shards.dataset.labels import read_labelled
 from shards.pictures.codec import to_square
 from shards.sources.published.digits import Digits
-
-U8 = NDArray[np.uint8]
-I64 = NDArray[np.int64]
 
 VALIDATION_IMAGES = 10_000
 SHUFFLE_SEED = 42

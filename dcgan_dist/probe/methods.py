@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.gan.model import Discriminator
@@ -20,9 +18,7 @@ from dcgan_dist.probe import features, kmeans
 from dcgan_dist.probe.labelled import Pictures
 from dcgan_dist.probe.protocol import Classify, Labelled, Sets, nearest_classifier, svm_classifier
 from dcgan_dist.seeds import seed_for
-
-U8 = NDArray[np.uint8]
-F32 = NDArray[np.float32]
+from shards.arrays import F32, U8
 
 NAMES = ("dcgan", "random", "raw", "nearest", "kmeans-N", "supervised")
 PATCH_SIDES = {8: 3}

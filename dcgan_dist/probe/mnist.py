@@ -32,12 +32,10 @@ from dcgan_dist.run_folder import untrusted
 from dcgan_dist.scores.nearest import Nearest, nearest_labels
 from dcgan_dist.seeds import seed_for
 from dcgan_dist.training.players import make_cast, player
+from shards.arrays import F32, I64
 from shards.dataset.labels import read_labelled
 from shards.redact import redact, redacted
 from shards.storage import store
-
-F32 = NDArray[np.float32]
-I64 = NDArray[np.int64]
 
 EPOCHS = 200
 SAMPLES = (1_000, 10_000, 100_000)

@@ -10,16 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.probe import svm
 from dcgan_dist.ranks.world import World
 from dcgan_dist.scores.nearest import nearest_labels
 from dcgan_dist.seeds import seed_for
-
-F32 = NDArray[np.float32]
-I64 = NDArray[np.int64]
+from shards.arrays import F32, I64
 
 AUTHORS_GRID = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 """C of the authors' SVHN script."""

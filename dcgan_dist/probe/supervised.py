@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,10 +24,8 @@ from dcgan_dist.probe.protocol import Score, draw_labels, spread
 from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder.untrusted import WRONG
 from dcgan_dist.seeds import seed_for
+from shards.arrays import I64, U8
 from shards.storage import store
-
-U8 = NDArray[np.uint8]
-I64 = NDArray[np.int64]
 
 TRIALS = 64
 DRAWS = 10

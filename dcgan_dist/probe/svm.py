@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shards.arrays import F32
+
 NEWTON_STEPS = 60
 CG_STEPS = 60
 LINE_STEPS = 30
@@ -23,7 +25,6 @@ CHUNK_BYTES = 2**28
 GPU_SHARE = 0.7
 """Of a GPU's free memory, what the rows may take; beyond it they are sent chunk by chunk."""
 
-F32 = NDArray[np.float32]
 CPU = torch.device("cpu")
 
 

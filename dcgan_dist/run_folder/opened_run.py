@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dcgan_dist import pictures
@@ -21,14 +20,12 @@ from dcgan_dist.run_folder import untrusted
 from dcgan_dist.run_folder.networks import Sampler, load, load_discriminator
 from dcgan_dist.seeds import seed_for
 from shards import Index, ShardsError
+from shards.arrays import I64, U8
 from shards.dataset.index import load as load_index
 from shards.dataset.reader import Blocks
 from shards.dataset.sampling import fair_places
 from shards.pictures.codec import decode_into
 from shards.tars.records import parse_records
-
-I64 = NDArray[np.int64]
-U8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

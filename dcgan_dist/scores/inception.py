@@ -11,17 +11,14 @@ import io
 import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.ranks.world import World
 from dcgan_dist.scores.precision_recall import shares
+from shards.arrays import U8
 from shards.extras import install
-
-U8 = NDArray[np.uint8]
 
 BATCH_IMAGES = 64
 KID_SUBSETS = 100

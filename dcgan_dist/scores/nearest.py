@@ -2,13 +2,10 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-F32 = NDArray[np.float32]
-I64 = NDArray[np.int64]
+from shards.arrays import F32, I64
 
 QUERY_ROWS = 2048
 KNOWN_ROWS = 8192

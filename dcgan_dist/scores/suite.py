@@ -9,9 +9,7 @@ seconds, run whole on each.
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dcgan_dist import pictures
@@ -24,11 +22,10 @@ from dcgan_dist.scores.precision_recall import copying, manifold_scores
 from dcgan_dist.scores.swd import mean_swd
 from dcgan_dist.seeds import seed_for
 from shards import ShardsError
+from shards.arrays import U8
 from shards.dataset.reader import Blocks
 from shards.dataset.sampling import fair_places
 from shards.redact import redact
-
-U8 = NDArray[np.uint8]
 
 CHUNK_IMAGES = 128
 

@@ -11,13 +11,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from dcgan_dist.ranks.world import World
-
-U8 = NDArray[np.uint8]
+from shards.arrays import U8
 
 PATCH = 7
 PATCHES_PER_IMAGE = 128

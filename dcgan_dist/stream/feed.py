@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import Config
@@ -23,11 +22,10 @@ from dcgan_dist.stream.cache import Cache
 from dcgan_dist.stream.fetch import Fetch
 from dcgan_dist.stream.lanes import Lanes
 from dcgan_dist.stream.plan import Plan
+from shards.arrays import I64, U8
 from shards.dataset.reader import Blocks
 from shards.tars.records import Buffer
 
-U8 = NDArray[np.uint8]
-I64 = NDArray[np.int64]
 RING_BATCHES, RING_BYTES = 8, 2**27
 """What the ring holds at most, and three batches at least."""
 

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from shards.dataset.splitmix import U64, mix
-
-I64 = NDArray[np.int64]
+from shards.arrays import I64, U64
+from shards.dataset.splitmix import mix
 
 _MASK = 2**64 - 1
 _SPANS = 4096

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.arrays import I64, U8
 from shards.dataset.blocks import block_sum
 from shards.dataset.index import Index, load_blocks
 from shards.dataset.sampling import fair_places
@@ -20,9 +21,6 @@ from shards.pictures import codec
 from shards.storage import store
 from shards.storage.in_order import in_order
 from shards.tars.records import PIXELS_OFFSET, Buffer, Files, files_in
-
-U8 = NDArray[np.uint8]
-I64 = NDArray[np.int64]
 
 
 class Place(NamedTuple):

@@ -4,13 +4,10 @@ Kept out: reading them; see `reader.Blocks.sample`.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from shards.arrays import I64, U64
 from shards.dataset.index import Index
 from shards.dataset.splitmix import mix
-
-I64 = NDArray[np.int64]
-U64 = NDArray[np.uint64]
 
 SAMPLE_SALT = 0x5A17
 """Other than that of de-duplication, whose survivors all come early in its own order."""

@@ -4,9 +4,9 @@ A specification, unlike the random streams of libraries, which may change betwee
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-U64 = NDArray[np.uint64]
+from shards.arrays import U64
+
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
