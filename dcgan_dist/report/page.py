@@ -3,6 +3,7 @@
 import base64
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -118,20 +119,31 @@ def _ours(section: Section, runs: Sequence[Gathered]) -> str:
 
 def _measures(findings: dict[str, dict[str, Any]]) -> str:
     """A row for each measure, a column for each run; over several runs also mean and sd."""
-    names = list(dict.fromkeys(m["name"] for told in findings.values() for m in told["measures"]))
-    if not names:
+    numbered = [_numbered(told["measures"]) for told in findings.values()]
+    keys = list(dict.fromkeys(key for measures in numbered for key in measures))
+    if not keys:
         return ""
     head = ["measure", *findings, *(["mean +- sd"] if len(findings) > 1 else []), "held against"]
     rows = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>"]
-    for name in names:
-        found = [next((m for m in told["measures"] if m["name"] == name), None) for told in findings.values()]
-        cells = [f"<td>{escape(name)}</td>", *(f'<td class="n">{_value(m)}</td>' for m in found)]
+    for key in keys:
+        found = [measures.get(key) for measures in numbered]
+        cells = [f"<td>{escape(key[0])}</td>", *(f'<td class="n">{_value(m)}</td>' for m in found)]
         if len(findings) > 1:
             cells.append(f'<td class="n">{_spread(found)}</td>')
         rules = [m for m in found if m is not None and m.get("rule")]
         cells.append(f"<td>{'; '.join(dict.fromkeys(map(_verdict, rules)))}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f'<div class="scroll"><table>{"".join(rows)}</table></div>'
+
+
+def _numbered(measures: Sequence[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+    """By name, and for those of one name, as each control has, by their turn."""
+    turns: Counter[str] = Counter()
+    found = {}
+    for measure in measures:
+        found[measure["name"], turns[measure["name"]]] = measure
+        turns[measure["name"]] += 1
+    return found
 
 
 def _value(measure: dict[str, Any] | None) -> str:
