@@ -34,6 +34,9 @@ from shards.storage import store
 from shards.storage.paths import argument
 
 TIMEOUT_SECONDS = 3600.0
+IMAGES = 1024
+"""Samples that are scored, where the dataset has twice as many pictures."""
+LEAST_IMAGES = 16
 log = logging.getLogger("dcgan_dist")
 
 
@@ -52,7 +55,7 @@ def evaluate(
     run: str,
     here: World,
     *,
-    images: int,
+    images: int | None,
     data: str | None = None,
     step: int | None = None,
     inception: str | None = None,
@@ -60,6 +63,7 @@ def evaluate(
 ) -> Evaluation:
     """All scores; every rank must call it. Raises CheckpointError, ConfigError, ShardsError.
 
+    Without `images`, IMAGES of them or half of what a smaller dataset has.
     What the run's settings say of Inception is not followed: it is a program, and the run may be another's.
     """
     sampler = load(run, step=step, device=here.device.type)
@@ -67,7 +71,9 @@ def evaluate(
     if net is None and sampler.config.eval.inception and here.rank == 0:
         log.warning("no FID and KID: give --inception and --inception-sha256; a run's own are not believed")
     url = data or sampler.config.data.url
-    reals = read_reals(Blocks(url, load_index(url)), images, here)
+    index = load_index(url)
+    images = images or max(LEAST_IMAGES, min(IMAGES, index.kept // 2))
+    reals = read_reals(Blocks(url, index), images, here)
     scores = score(reals, draw(sampler, images, here), here, net)
     initialise(sampler.generator, seed_for(sampler.config.train.seed, "g"))
     (fresh,) = mean_swd(reals.reference, [draw(sampler, images, here)], here)
@@ -77,7 +83,7 @@ def evaluate(
 def from_python(
     run: Any,
     *,
-    images: int = 1024,
+    images: int | None = None,
     data: str | None = None,
     step: int | None = None,
     inception: str | None = None,
@@ -102,8 +108,9 @@ def from_python(
     return asdict(found)
 
 
-def lines(found: Evaluation, images: int) -> list[str]:
+def lines(found: Evaluation) -> list[str]:
     """What the command prints."""
+    images = found.protocol["images"]
     told = [f"{images} pictures a side", f"  {'':<22}{'step ' + str(found.step):>12}{'real (the floor)':>18}"]
     for name, value in found.scores.items():
         if not name.endswith("_floor"):
@@ -122,7 +129,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("run", type=argument, help="run folder or URL")
     parser.add_argument(
-        "--images", type=int, default=1024, help="samples, and half the reals (default: 1024)"
+        "--images", type=int, help=f"samples, and half the reals (default: {IMAGES}, or what a small set has)"
     )
     parser.add_argument("--data", type=argument, help="dataset (default: the one the run was trained on)")
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
@@ -130,8 +137,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--inception-sha256", help="the sum of a file that you trust")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="(default: auto)")
     args = vars(parser.parse_args(argv))
-    if args["images"] < 16:
-        parser.error("--images must be at least 16")
+    if args["images"] is not None and args["images"] < LEAST_IMAGES:
+        parser.error(f"--images must be at least {LEAST_IMAGES}")
     if args["inception_sha256"] and not args["inception"]:
         parser.error("--inception-sha256 needs --inception FILE")
     try:
@@ -139,7 +146,7 @@ def main(argv: Sequence[str]) -> int:
             found = evaluate(args.pop("run"), here, **args)
             if here.rank == 0:
                 _keep(found)
-                print("\n".join(lines(found, args["images"])))
+                print("\n".join(lines(found)))
     except ToldError as error:
         if launcher.tells(error):
             raise

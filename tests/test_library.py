@@ -21,6 +21,7 @@ from dcgan_dist.data import Samples
 from dcgan_dist.export import ExportError, export
 from dcgan_dist.ranks.world import World
 from dcgan_dist.train import main
+from shards import ShardsError
 from shards.building.build import build
 from shards.sources.drawn.rooms import Rooms
 from tests.test_promises import losses, weights, words
@@ -142,6 +143,15 @@ def test_scores_are_a_dict(trained: library.Run) -> None:
     assert told["step"] == 6
     assert {"swd", "swd_floor", "precision"} <= told["scores"].keys()
     assert told["scores"] == library.evaluate(trained.dir, images=32, device="cpu")["scores"]
+
+
+def test_a_small_set_is_scored_by_what_it_has(trained: library.Run, tmp_path: Path) -> None:
+    few, fewer = str(tmp_path / "few"), str(tmp_path / "fewer")
+    build(Rooms(70, size=16), few, size=16, workers=1)
+    build(Rooms(20, size=16), fewer, size=16, workers=1)
+    assert library.evaluate(trained, data=few)["protocol"]["images"] == 35
+    with pytest.raises(ShardsError, match="has 20 pictures, 32 are needed"):
+        library.evaluate(trained, data=fewer)
 
 
 def test_networks_draw_and_see(trained: library.Run, rooms16: str, tmp_path: Path) -> None:
