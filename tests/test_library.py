@@ -120,9 +120,10 @@ def test_asked_for_a_signal_stops_the_run_saved(rooms16: str, tmp_path: Path) ->
         if step == 2:
             signal.raise_signal(signal.SIGINT)
 
+    before = signal.getsignal(signal.SIGINT)
     run = library.train(None, small(rooms16, tmp_path / "run"), on_metrics=strike, handle_signals=True)
     assert (run.finished, run.checkpoints) == (False, [run.step])
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_errors_are_exceptions(rooms16: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from shards.errors import StoreError
 from shards.storage import store
 from tests.test_promises import words
 
-ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
+ALONE = World.alone()
 PARTS = {"g": {"w": torch.arange(6.0).reshape(2, 3)}, "d": {"v": torch.ones(4)}}
 
 

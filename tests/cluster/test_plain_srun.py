@@ -24,6 +24,7 @@ print(sys.argv[1], answer, flush=True)
 REFUSED = "srun started 2 processes, but RANK is not set"
 
 
+@pytest.mark.slow
 def test_a_batch_script_and_a_shell_are_one_process_and_srun_is_many(slurm: Cluster, tmp_path: Path) -> None:
     (tmp_path / "ask.py").write_text(ASK)
     ask = f"{sys.executable} {tmp_path}/ask.py"

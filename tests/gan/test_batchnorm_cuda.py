@@ -48,12 +48,12 @@ def normalised(here: world.World, shape: tuple[int, ...], dtype: torch.dtype, ba
     return [tensor.detach().clone() for tensor in found if tensor is not None]
 
 
-LARGE = ("dcgan64", "imagenet32")
+LARGE = ("dcgan64", "imagenet32", "small32")
 """Nets whose contracts are the small ones', for seconds each."""
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("ranks", "batches"), [(1, 1), (2, 2), (4, 1)])
+@pytest.mark.parametrize(("ranks", "batches"), [(1, 1), (2, 2), pytest.param(4, 1, marks=pytest.mark.slow)])
 def test_cudas_way_is_the_cpus_in_float64(shape: tuple[int, ...], ranks: int, batches: int) -> None:
     for cpu, cuda in run_ranks(both_ways, ranks, shape, torch.float64, batches):
         assert len(cpu) == len(cuda) == 2 * batches + 2

@@ -17,7 +17,7 @@ from shards.building.build import build
 from shards.sources.published.digits import Digits
 from tests.processes import run_ranks
 
-ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
+ALONE = World.alone()
 
 
 def count(net: nn.Module) -> int:

@@ -16,7 +16,7 @@ from dcgan_dist.ranks.world import World
 from dcgan_dist.scores.nearest import nearest_labels
 
 CPU = torch.device("cpu")
-ALONE = World(rank=0, ranks=1, device=CPU, group=None)
+ALONE = World.alone()
 
 
 @pytest.fixture(scope="module")

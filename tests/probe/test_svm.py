@@ -16,7 +16,9 @@ def digits(samples: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.array([item.label for item in items], np.int64)
 
 
-@pytest.mark.parametrize(("samples", "c"), [(300, 0.01), (300, 1.0), (40, 0.1)])
+@pytest.mark.parametrize(
+    ("samples", "c"), [(300, 0.01), pytest.param(300, 1.0, marks=pytest.mark.slow), (40, 0.1)]
+)
 def test_weights_are_those_of_scikit_learn(samples: int, c: float) -> None:
     # 40 rows are fewer than the 64 columns: then the rows are turned first
     rows, labels = digits(samples)

@@ -38,7 +38,10 @@ def train_signalled(arguments: list[str], out: Path, victim: int, number: int) -
     return main(arguments)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+SELDOM = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGUSR1, signal.SIGUSR2)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, *SELDOM])
 def test_a_signal_to_one_rank_stops_all_at_one_step_and_the_run_goes_on(
     rooms16: str, tmp_path: Path, number: int
 ) -> None:

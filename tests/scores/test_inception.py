@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dcgan_dist import evaluate, train
 from dcgan_dist.config.reading import ConfigError
-from dcgan_dist.ranks.world import ALONE
+from dcgan_dist.ranks.world import World
 from dcgan_dist.scores.inception import Inception, frechet_and_kernel
 from tests.test_promises import words
 
@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 def test_features_are_those_of_the_file(file: Path) -> None:
     net = Inception(str(file), hashlib.sha256(file.read_bytes()).hexdigest(), CPU)
     images = np.random.default_rng(0).integers(0, 256, (70, 8, 8, 3), np.uint8)
-    found = net.features(images, ALONE)
+    found = net.features(images, World.alone())
     assert found.shape == (70, 12)
     assert found[69, 0] == pytest.approx(images[69, :4, :4, 0].mean())
 
@@ -86,7 +86,7 @@ def test_the_bytes_that_are_loaded_are_those_that_were_summed(
 
     monkeypatch.setattr(torch.jit, "load", swapped)
     net = Inception(str(file), hashlib.sha256(sound).hexdigest(), CPU)
-    assert net.features(np.zeros((1, 8, 8, 3), np.uint8), ALONE).shape == (1, 12)
+    assert net.features(np.zeros((1, 8, 8, 3), np.uint8), World.alone()).shape == (1, 12)
 
 
 def test_a_run_folder_does_not_say_what_is_loaded(

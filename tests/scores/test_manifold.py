@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcgan_dist.ranks.world import ALONE, join
+from dcgan_dist.ranks.world import World, join
 from dcgan_dist.scores import clusters as by_cluster
 from dcgan_dist.scores.ndb import make_bins, ndb
 from dcgan_dist.scores.precision_recall import COPIES_BELOW, copying, manifold_scores
@@ -19,7 +19,7 @@ def normal(rows: int, columns: int, seed: int) -> Tensor:
 def test_scores_are_those_of_their_definitions() -> None:
     # Smaller than prdc's own example (see below), so compared with the definitions written out.
     real, fake = normal(300, 20, 1), normal(300, 20, 2)
-    found = manifold_scores(real, fake, ALONE)
+    found = manifold_scores(real, fake, World.alone())
     a, b = real.numpy().astype(np.float64), fake.numpy().astype(np.float64)
     between = np.linalg.norm(a[:, None] - b[None], axis=-1)  # (real, fake)
     radius = {
@@ -42,7 +42,7 @@ def test_scores_are_those_of_their_definitions() -> None:
 
 @pytest.mark.slow
 def test_prdc_gives_its_authors_values() -> None:
-    found = manifold_scores(normal(10_000, 1000, 1), normal(10_000, 1000, 2), ALONE)
+    found = manifold_scores(normal(10_000, 1000, 1), normal(10_000, 1000, 2), World.alone())
     assert found["density"] == pytest.approx(1.056, abs=0.06)
     assert found["coverage"] == pytest.approx(0.974, abs=0.02)
 
@@ -55,9 +55,9 @@ def clusters(shares: list[int], seed: int) -> Tensor:
 
 def test_precision_falls_with_noise_and_recall_with_dropped_modes() -> None:
     real = clusters([100, 100, 100], 1)
-    same = manifold_scores(real, clusters([100, 100, 100], 10), ALONE)
-    noisy = manifold_scores(real, clusters([100, 100, 100], 10) + 3 * normal(300, 10, 5), ALONE)
-    dropped = manifold_scores(real, clusters([300, 0, 0], 10), ALONE)
+    same = manifold_scores(real, clusters([100, 100, 100], 10), World.alone())
+    noisy = manifold_scores(real, clusters([100, 100, 100], 10) + 3 * normal(300, 10, 5), World.alone())
+    dropped = manifold_scores(real, clusters([300, 0, 0], 10), World.alone())
     assert noisy["precision"] < same["precision"] - 0.3
     assert noisy["density"] < same["density"] - 0.3
     assert dropped["recall"] < same["recall"] - 0.3
@@ -77,10 +77,10 @@ def test_bins_show_a_dropped_class_and_none_where_there_is_none() -> None:
 
 def test_a_generator_that_copies_is_told_from_one_that_does_not() -> None:
     known, fresh = normal(400, 30, 1), normal(400, 30, 2)
-    honest = copying(known, fresh, normal(400, 30, 3), ALONE)["nearest_ratio"]
+    honest = copying(known, fresh, normal(400, 30, 3), World.alone())["nearest_ratio"]
     half = torch.cat([known[:300] + 0.05 * normal(300, 30, 4), normal(100, 30, 5)])
     assert honest == pytest.approx(1, abs=0.05)
-    assert copying(known, fresh, half, ALONE)["nearest_ratio"] < COPIES_BELOW
+    assert copying(known, fresh, half, World.alone())["nearest_ratio"] < COPIES_BELOW
 
 
 def on_ranks() -> dict[str, float]:
@@ -91,7 +91,7 @@ def on_ranks() -> dict[str, float]:
 
 def test_two_ranks_find_what_one_finds() -> None:
     real, fake = normal(301, 6, 1), normal(290, 6, 2)
-    alone = manifold_scores(real, fake, ALONE) | copying(real, fake, fake + 0.1, ALONE)
+    alone = manifold_scores(real, fake, World.alone()) | copying(real, fake, fake + 0.1, World.alone())
     assert run_ranks(on_ranks, 2) == [alone] * 2
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from dcgan_dist import evaluate
-from dcgan_dist.ranks.world import ALONE, join
+from dcgan_dist.ranks.world import World, join
 from dcgan_dist.scores.swd import mean_swd, swd
 from dcgan_dist.train import main as train
 from shards.building.build import build
@@ -38,7 +38,7 @@ def test_more_damage_is_further_away_and_real_is_the_floor(real: np.ndarray) -> 
     noisy = [np.clip(other + strength * noise, 0, 255).astype(np.uint8) for strength in (0.5, 1)]
     few = other[np.arange(len(other)) % 8]  # dropped modes
     floor, blur_1, blur_2, noise_1, noise_2, dropped = mean_swd(
-        reference, [other, blurred(other, 0.7), blurred(other, 1.5), *noisy, few], ALONE
+        reference, [other, blurred(other, 0.7), blurred(other, 1.5), *noisy, few], World.alone()
     )
     assert floor < blur_1 < blur_2
     assert floor < noise_1 < noise_2
@@ -46,11 +46,11 @@ def test_more_damage_is_further_away_and_real_is_the_floor(real: np.ndarray) -> 
 
 
 def test_levels_go_from_the_full_size_down_to_16(real: np.ndarray) -> None:
-    assert list(swd(real[:8], [real[8:16]], ALONE)[0]) == [32, 16]
+    assert list(swd(real[:8], [real[8:16]], World.alone())[0]) == [32, 16]
 
 
 def test_a_set_is_at_no_distance_from_itself_but_its_random_patches(real: np.ndarray) -> None:
-    itself, other = mean_swd(real[::2], [real[::2], 255 - real[::2]], ALONE)
+    itself, other = mean_swd(real[::2], [real[::2], 255 - real[::2]], World.alone())
     assert itself < other / 4
 
 
@@ -68,13 +68,13 @@ def test_three_ranks_share_the_directions_and_find_the_bits_of_one(real: np.ndar
 def test_small_and_odd_sides_are_measured_too(side: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (8, side, side, 3), np.uint8)
     flat = np.repeat(np.repeat(images[:, :1, :1], side, 1), side, 2)
-    itself, other = mean_swd(images, [images, flat], ALONE)
+    itself, other = mean_swd(images, [images, flat], World.alone())
     assert itself < other
 
 
 def test_unequal_sets_are_refused(real: np.ndarray) -> None:
     with pytest.raises(ValueError, match="compares equal sets"):
-        mean_swd(real[:8], [real[:9]], ALONE)
+        mean_swd(real[:8], [real[:9]], World.alone())
 
 
 def test_the_command_tells_floor_start_and_end(

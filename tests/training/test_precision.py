@@ -21,7 +21,7 @@ from dcgan_dist.training.precision import choose, settle, speed
 from tests.processes import run_ranks
 
 CPU = torch.device("cpu")
-ALONE = World(rank=0, ranks=1, device=CPU, group=None)
+ALONE = World.alone()
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"

@@ -16,7 +16,7 @@ from dcgan_dist.ranks.world import World
 from dcgan_dist.training.players import make_players
 from dcgan_dist.training.trainer import Trainer
 
-ALONE = World(rank=0, ranks=1, device=torch.device("cpu"), group=None)
+ALONE = World.alone()
 FLOAT32 = Train(precision="float32")
 
 

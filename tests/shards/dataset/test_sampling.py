@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dcgan_dist.ranks.world import ALONE, join
+from dcgan_dist.ranks.world import World, join
 from dcgan_dist.run_folder.opened_run import read_truth
 from dcgan_dist.scores.suite import read_reals
 from shards.dataset.index import Index, Shard, load
@@ -31,7 +31,7 @@ def classes(images: np.ndarray) -> set[int]:
 
 def test_reference_floor_and_explorations_see_every_class_of_a_sorted_set(url: str) -> None:
     blocks = Blocks(url, load(url))
-    reals = read_reals(blocks, 64, ALONE)
+    reals = read_reals(blocks, 64, World.alone())
     assert classes(reals.reference) == classes(reals.other) == set(range(10))
     assert not set(numbers(reals.reference)) & set(numbers(reals.other))
     truth, metas = read_truth(url, blocks.index, images=64)
@@ -47,7 +47,7 @@ def reals_on_ranks(url: str) -> list[list[int]]:
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_read_a_share_each_and_hold_the_same(url: str, ranks: int) -> None:
-    alone = read_reals(Blocks(url, load(url)), 50, ALONE)
+    alone = read_reals(Blocks(url, load(url)), 50, World.alone())
     expected = [numbers(alone.reference).tolist(), numbers(alone.other).tolist()]
     assert run_ranks(reals_on_ranks, ranks, url) == [expected] * ranks
 

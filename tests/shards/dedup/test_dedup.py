@@ -137,7 +137,8 @@ def test_the_result_does_not_depend_on_the_order_of_shards(planted, done, tmp_pa
 COMMAND = ["-m", "shards", "dedup", "--epochs", "2", "--train-images", "600"]
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
 def test_the_result_does_not_depend_on_ranks_and_threads(planted, done, tmp_path, ranks):
     url = str(tmp_path / "set")
     shutil.copytree(planted, url)
