@@ -208,9 +208,8 @@ class RawPictures:
 
     def into(self, wanted: Sequence[int], rows: Sequence[U8]) -> dict[int, str]:
         """Copy pictures, by their numbers among those kept, into `rows`, (S, S, 3) each."""
-        found = self._pixels[[self._kept[number] for number in wanted]]
-        for row, pixels in zip(rows, found, strict=True):
-            row.reshape(-1)[:] = pixels
+        for number, row in zip(wanted, rows, strict=True):
+            row.reshape(-1)[:] = self._pixels[self._kept[number]]
         return {}
 
 
