@@ -6,7 +6,7 @@ pictures = dcgan_dist.load(run).sample(16, seed=0)  # (16, 3, S, S) in [-1, 1]
 scores = dcgan_dist.evaluate(run)["scores"]
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from dcgan_dist import launched as _launched  # noqa: F401
@@ -27,5 +27,8 @@ def __getattr__(name: str) -> Any:
         # The commands' modules, which now stand here under their names, can be called.
         return globals().get(name) or getattr(dcgan_dist.library, name)
     if name == "__version__":
-        return version("dcgan_dist")
+        try:
+            return version("dcgan_dist")
+        except PackageNotFoundError:  # a checkout that is only on the path
+            return "0+unknown"
     raise AttributeError(f"module 'dcgan_dist' has no attribute {name!r}")

@@ -59,6 +59,7 @@ class Model(Sampler):
                 f"{self.source} holds a generator alone; load the run that it was exported from"
             )
         d, _, _ = networks.load_discriminator(self.source, step=self.step)
+        d.to(next(self.generator.parameters()).device)
         features.freeze(d, images if statistics is None else statistics)
         return features.discriminator_features(d, images, layers=features.choose_layers(d.net, ()))
 
@@ -86,13 +87,15 @@ class Run:
 
 
 def train(
-    config: Config | str | None = None,
+    config: Config | Mapping[str, Any] | str | None = None,
     settings: Mapping[str, Any] | None = None,
     *,
     on_metrics: OnMetrics | None = None,
     handle_signals: bool = False,
 ) -> Run:
-    """Train, or go on with, the run of a YAML file or Config; `settings` by dotted name go before it.
+    """Train, or go on with, the run of a YAML file, a Config or a dict; `settings` go before it.
+
+    Dicts have dotted names, `{"train.steps": 9}`, or groups, `{"train": {"steps": 9}}`.
 
     On several ranks call it on each, under torchrun. With `on_metrics` nothing is printed. With
     `handle_signals`, in the main thread, a first SIGINT or SIGTERM stops the run after a step, saved; else
@@ -121,10 +124,11 @@ def _place(run: Run | str) -> str:
     return run.dir if isinstance(run, Run) else run
 
 
-def words(config: Config | str | None, settings: Mapping[str, Any] | None) -> list[str]:
+def words(config: Config | Mapping[str, Any] | str | None, settings: Mapping[str, Any] | None) -> list[str]:
     """A command line of the same meaning. Raises ConfigError."""
-    if isinstance(config, Config):
-        return words(None, {**_flat(asdict(config)), **_flat(settings or {})})
+    if isinstance(config, Config | Mapping):
+        given = asdict(config) if isinstance(config, Config) else config
+        return words(None, {**_flat(given), **_flat(settings or {})})
     path = [] if config is None else [f"--config={config}"]
     return path + [f"--{name}={_text(value)}" for name, value in _flat(settings or {}).items()]
 

@@ -71,7 +71,7 @@ def test_settings_come_from_a_file_a_config_or_a_dict(rooms16: str, tmp_path: Pa
     run = library.train(str(config), small(rooms16, tmp_path / "a", train__steps=2))
     assert run.step == 2
     nested = {"train": {"steps": 4, "ema_decay": None, "compile": False}}
-    assert library.train(None, {**small(rooms16, tmp_path / "a"), **nested}).step == 4
+    assert library.train({**small(rooms16, tmp_path / "a"), **nested}).step == 4
     made = library.networks.received_config(run.dir)[0]
     assert isinstance(made, Config)
     again = library.train(made, {"train.steps": 5})

@@ -66,7 +66,7 @@ def _ranks(settings: Settings) -> "Iterator[Ranks]":
     try:
         from shards.dedup.processes import join
     except ImportError as error:
-        raise ShardsError(f"dedup needs torch ({error}): pip install dcgan_dist") from error
+        raise ShardsError(f"dedup needs torch ({error}): pip install -c constraints.txt -e .") from error
     with join() as ranks:
         yield ranks
 
