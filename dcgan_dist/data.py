@@ -11,7 +11,7 @@ cutting and indexing, which are `python -m shards`'.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from functools import cached_property, lru_cache, partial
 from itertools import count
 from typing import Any
@@ -25,6 +25,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.rules import check_shares
+from dcgan_dist.config.settings import Data
 from dcgan_dist.stream.feed import Feed
 from dcgan_dist.stream.fetch import Fetch
 from dcgan_dist.stream.lanes import Lanes
@@ -34,9 +35,6 @@ from shards.dataset.samples import Sample, Samples, label_in, sample_of
 from shards.tars.records import Buffer, Files
 
 __all__ = ["Batch", "ExactOrder", "InOrder", "Sample", "Samples", "exact_order"]
-
-PREFETCH_BYTES, REQUESTS = 2**28, 16
-"""How far remote storage is read ahead, and how many reads are under way."""
 
 
 class Batch:
@@ -192,9 +190,7 @@ class ExactOrder(IterableDataset[Batch]):
     def _files(self, first: int, stride: int) -> Iterator[Batch]:
         """Of samples of any kind, whose bytes are handed on."""
         blocks = self.samples.blocks
-        with ExitStack() as stack:
-            fetch = Fetch(blocks, requests=REQUESTS, window_bytes=PREFETCH_BYTES)
-            stack.callback(fetch.close)
+        with closing(Fetch(blocks, requests=Data.requests, window_bytes=Data.prefetch_bytes)) as fetch:
             reads: Lanes[Opened] = Lanes(
                 *(blocks, self.plan, self.lanes, fetch, partial(Opened, blocks)),
                 first_step=first,

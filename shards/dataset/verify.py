@@ -7,8 +7,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import itemgetter
 
 import numpy as np
 
@@ -21,7 +19,7 @@ from shards.storage import store
 from shards.storage.in_order import THREADS, in_order
 from shards.storage.pieces import PIECE_BYTES
 from shards.tars import dali
-from shards.tars.headers import in_samples, walk
+from shards.tars.headers import samples_of, walk
 from shards.tars.records import PIXELS_OFFSET, TAR_BLOCK, Record, npy_header, parse_records
 
 MEMORY_BYTES = 2**28
@@ -166,13 +164,9 @@ def _stride_problem(record: Record, data: bytes, index: Index) -> str | None:
 def _dali_lines(data: bytes, where: str, offset: int) -> list[str]:
     """The lines of a block in DALI's index; none where there can be none."""
     members = walk(lambda first, last: data[first:last], len(data), where=where)
-    samples = groupby(in_samples(members, where=where), key=itemgetter(0))
     try:
-        return [
-            dali.sample_line([each for _, each in sample if each.key], where=where, offset=offset)
-            for number, sample in samples
-            if number >= 0
-        ]
+        samples = [[file for file in sample if file.key] for sample in samples_of(members, where=where)]
+        return [dali.sample_line(files, where=where, offset=offset) for files in samples if files]
     except ShardsError:
         return []
 

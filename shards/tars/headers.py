@@ -7,6 +7,8 @@ files say, and where the bytes come from.
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TypeAlias
 
 from shards.errors import ShardsError
@@ -105,6 +107,15 @@ def in_samples(members: Iterable[Member], *, where: str) -> Iterator[tuple[int, 
                 f"{where}: {member.name!r} is a picture without a name; write the tar without it"
             )
         yield number, member
+
+
+def samples_of(members: Iterable[Member], *, where: str) -> Iterator[list[Member]]:
+    """The files of each sample, those of no sample that lie behind it too; the first may be of none.
+
+    Raises ShardsError as `in_samples` does.
+    """
+    for _, group in groupby(in_samples(members, where=where), key=itemgetter(0)):
+        yield [member for _, member in group]
 
 
 def walk(read: Read, total: int, *, where: str, whole: bool = False, links: bool = False) -> Iterator[Member]:

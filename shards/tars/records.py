@@ -16,7 +16,7 @@ from shards.errors import ShardsError
 from shards.tars.annotations import label_of, parse_meta
 from shards.tars.headers import TAR_BLOCK as TAR_BLOCK
 from shards.tars.headers import Buffer as Buffer
-from shards.tars.headers import in_samples, walk
+from shards.tars.headers import in_samples, samples_of, walk
 from shards.tars.headers import padding as padding
 
 TAR_END_MULTIPLE = 10240  # what `tar` itself pads to, so that it reads ours without a word
@@ -178,9 +178,6 @@ class Files:
         self.keys.append(key)
         self._firsts.append(len(self.parts))
 
-    def add_file(self, extension: str, start: int, stop: int) -> None:
-        self.parts += (extension, start, stop)
-
     def of(self, sample: int) -> Iterator[tuple[str, Buffer]]:
         """Extension and bytes of each file of a sample, in their order in the tar."""
         parts = self._parts_of(sample)
@@ -209,15 +206,13 @@ def files_in(data: Buffer, *, where: str = "tar") -> Files:
     found = Files(data)
     if _add_plain(found, memoryview(data)):
         return found
-    found, view, last = Files(data), memoryview(data), -1
-    members = walk(lambda first, stop: view[first:stop], len(view), where=where)
-    for number, member in in_samples(members, where=where):
-        if not member.key:
-            continue
-        if number > last:
-            last = number
-            found.add_sample(member.key)
-        found.add_file(member.extension, member.body, member.body + member.length)
+    found, view = Files(data), memoryview(data)
+    for group in samples_of(walk(lambda first, stop: view[first:stop], len(view), where=where), where=where):
+        files = [member for member in group if member.key]
+        if files:
+            found.add_sample(files[0].key)
+        for member in files:
+            found.parts += (member.extension, member.body, member.body + member.length)
     return found
 
 
@@ -234,7 +229,7 @@ def _add_plain(found: Files, view: memoryview) -> bool:
     unpack = _HEADER.unpack_from
     while at + TAR_BLOCK <= total:
         name, digits, kind, prefix = unpack(view, at)
-        if not digits.isdigit() or digits.strip(b"01234567") or prefix != b"\0":
+        if digits.strip(b"01234567") or prefix != b"\0":
             return False
         body = at + TAR_BLOCK
         stop = body + int(digits, 8)

@@ -7,8 +7,6 @@ What a sample, its picture and its label are is as `python -m shards index` has 
 import hashlib
 import io
 from collections.abc import Iterator
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +21,7 @@ from shards.sources.base import Item
 from shards.sources.own.folder import EXTENSIONS, MAX_FILE_BYTES
 from shards.storage import store
 from shards.tars.annotations import label_of, parse_meta
-from shards.tars.headers import WRITE_FILES, Member, in_samples, walk
+from shards.tars.headers import WRITE_FILES, Member, samples_of, walk
 from shards.tars.members import Reader, Texts, file_size
 from shards.tars.records import meta_json, picture_extensions
 
@@ -103,10 +101,8 @@ class Webdataset:
             return self._reader.read(url, start, stop, size=size)
 
         pictured, bare = set[str](), set[str]()
-        for _, group in groupby(
-            in_samples(walk(read, size, where=url, whole=True, links=True), where=url), itemgetter(0)
-        ):
-            members = {member.extension: member for _, member in group if self._is_of_sample(member)}
+        for group in samples_of(walk(read, size, where=url, whole=True, links=True), where=url):
+            members = {member.extension: member for member in group if self._is_of_sample(member)}
             if not members:
                 continue
             sample = self._look(number, members)
