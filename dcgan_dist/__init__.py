@@ -20,10 +20,10 @@ __all__ = ["Model", "Run", "evaluate", "load", "train"]
 def __getattr__(name: str) -> Any:
     # Importing `dcgan_dist.config` on a login node must not import torch.
     if name in __all__:
-        import dcgan_dist.evaluate
         import dcgan_dist.library
-        import dcgan_dist.train
 
+        if name == "train":
+            import dcgan_dist.train
         # The commands' modules, which now stand here under their names, can be called.
         return globals().get(name) or getattr(dcgan_dist.library, name)
     if name == "__version__":

@@ -32,7 +32,6 @@ from dcgan_dist.run_folder import networks, untrusted
 from dcgan_dist.run_folder.networks import Sampler
 from dcgan_dist.run_folder.owner import hold
 from dcgan_dist.run_folder.same_run import check_same_run
-from dcgan_dist.training import trainer
 
 __all__ = ["Model", "Run", "evaluate", "load", "train"]
 
@@ -159,6 +158,9 @@ def run(
     argv: Sequence[str], signals: Signals, *, tell: Tell | None = None, on_metrics: OnMetrics | None = None
 ) -> tuple[str, int | None, int]:
     """A run from its command line on: its folder, the step at which it was stopped, and its last."""
+    # Here and not at the top: who draws need not wait for what trains.
+    from dcgan_dist.training import trainer
+
     tell = tell or SimpleNamespace(run_dir="", joined=False, at_once=lambda error: None)
     config = read_config(argv, "python -m dcgan_dist.train")
     check(config, ranks=launcher.launched_ranks())

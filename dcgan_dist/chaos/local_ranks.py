@@ -26,7 +26,7 @@ _context = multiprocessing.get_context("forkserver")
 
 def warm_up() -> None:
     """Import everything once, so that the first start takes no longer than others."""
-    _context.set_forkserver_preload(["dcgan_dist.train"])
+    _context.set_forkserver_preload(["dcgan_dist.train", "dcgan_dist.training.trainer"])
     process = _context.Process(target=int)
     process.start()
     process.join()
@@ -39,7 +39,7 @@ class LocalRanks:
         self.arguments, self.ranks = list(arguments), ranks
 
     def __enter__(self) -> Self:
-        _context.set_forkserver_preload(["dcgan_dist.train"])
+        _context.set_forkserver_preload(["dcgan_dist.train", "dcgan_dist.training.trainer"])
         self._folder = tempfile.TemporaryDirectory(prefix="dcgan_dist-ranks-")
         port = free_port()
         self.began = time.monotonic()
