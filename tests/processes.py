@@ -13,7 +13,10 @@ import torch
 from dcgan_dist.ranks.launcher import environment, free_port
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "torch.distributed"])
+# What a first optimiser imports, and what training does: seconds for each process otherwise.
+_context.set_forkserver_preload(
+    ["torch", "torch.distributed", "torch._dynamo", "dcgan_dist.train", "dcgan_dist.training.trainer"]
+)
 
 
 def run_ranks(function: Callable[..., Any], ranks: int, *args: Any, timeout: float = 120) -> list[Any]:

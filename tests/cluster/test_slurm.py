@@ -30,6 +30,7 @@ def check_nothing_is_left(cluster: Cluster) -> None:
     cluster.wait_for("the end of all processes", lambda: not cluster.processes(), seconds=30)
 
 
+@pytest.mark.slow
 def test_four_nodes_train_the_run_of_one(slurm: Cluster, rooms16: str, tmp_path: Path) -> None:
     words = settings(rooms16, tmp_path / "run", STEPS)
     job = job_of(slurm, tmp_path / "slurm", "train", "--nodes", "4", "--time", "5", *words)

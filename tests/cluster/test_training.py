@@ -14,6 +14,7 @@ from tests.test_promises import losses, run, weights, words
 pytestmark = pytest.mark.s3
 
 
+@pytest.mark.slow
 def test_two_epochs_from_the_object_store_give_the_same_bits(
     rooms16: str, s3_folder: str, tmp_path: Path
 ) -> None:

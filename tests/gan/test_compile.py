@@ -85,7 +85,9 @@ def compiled_and_eager(
 
 
 @pytest.mark.parametrize("on_cuda", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize(("net", "bucket_mb"), [("tiny16", 25), ("svhn32", 2)])
+@pytest.mark.parametrize(
+    ("net", "bucket_mb"), [("tiny16", 25), pytest.param("svhn32", 2, marks=pytest.mark.slow)]
+)
 def test_compiled_gradients_of_two_ranks_are_the_eager_ones(net: str, bucket_mb: int, on_cuda: bool) -> None:
     for networks in run_ranks(compiled_and_eager, 2, net, bucket_mb, on_cuda, timeout=200):
         for (compiled, eager), buckets in zip(networks, BUCKETS[net], strict=True):

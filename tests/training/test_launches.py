@@ -21,6 +21,9 @@ from dcgan_dist.training.trainer import Trainer
 from tests.gan.cuda_kernels import as_on_cuda
 from tests.processes import run_ranks
 
+NARROW = "z100 k5 g 64@4 32@8 16@16 8@32 3@64 d 8@32 16@16 32@8 64@4"
+"""The paper's layers, with fewer maps, which are as many operations: a CPU may be slow at bfloat16."""
+
 
 class Count(TorchDispatchMode):
     def __init__(self) -> None:
@@ -39,7 +42,7 @@ def counted(ranks: int) -> list[Counter[str]]:
         dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)  # type: ignore[no-untyped-call]
         group = dist.group.WORLD
     config = Config(
-        data=Data(batch_images=2 * ranks), model=Model(net="dcgan64"), train=Train(precision="bfloat16")
+        data=Data(batch_images=2 * ranks), model=Model(net=NARROW), train=Train(precision="bfloat16")
     )
     here = World(rank=0, ranks=ranks, device=torch.device("cpu"), group=group)
     with as_on_cuda(), patch.multiple(players, DistributedDataParallel=alone, _settle=lambda *_: None):
