@@ -47,7 +47,7 @@ report: $(RUN)  ## explore the demo's networks and put the paper and them on one
 		$(PYTHON) -m dcgan_dist.explore $$what $(RUN_DIR) || exit 1; done
 	$(PYTHON) -m dcgan_dist.report $(RUN_DIR)
 
-test: $(DEV)  ## set up and run the tests (about 13 minutes on 2 cores with AVX2 only)
+test: $(DEV)  ## set up and run the tests (about 10 minutes on 2 cores with AVX2 only)
 	$(PYTHON) -m pytest $(WORKERS) -m "not slow and not long and not gpu"
 
 test-slow: $(DEV)  ## the tests that take minutes or need a browser
