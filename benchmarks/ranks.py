@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dcgan_dist.ranks import launcher, world
+from dcgan_dist.ranks import local, world
 
 Run = Callable[[], int]
 
@@ -24,7 +24,7 @@ def together(
 ) -> Iterator[Run]:
     """`make(here, *args)` on each of `ranks` processes; `cores[rank]` are those it may use."""
     context = multiprocessing.get_context("spawn")
-    port = launcher.free_port()
+    port = local.free_port()
     ends, workers = [], []
     for rank in range(ranks):
         here, there = context.Pipe()
@@ -61,7 +61,7 @@ def _serve(
     if cores:
         os.sched_setaffinity(0, cores)
     torch.set_num_threads(len(cores) if cores else 1)
-    os.environ |= launcher.environment(rank, ranks, port=port)
+    os.environ |= local.environment(rank, ranks, port=port)
     with world.join(device="cpu", timeout_seconds=600) as here:
         run = make(here, *args)
         with contextlib.suppress(EOFError):

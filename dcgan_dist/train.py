@@ -22,6 +22,8 @@ from dcgan_dist.ranks.stopping import FINISHED, REFUSED, STOPPED, UNFORESEEN, Si
 from dcgan_dist.training.alarms import DivergedError
 from shards import ShardsError
 from shards.command import callable_module, command
+from shards.storage import store
+from shards.storage.paths import given
 from shards.storage.retries import one_line
 
 SCARCE = {errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS}
@@ -46,9 +48,27 @@ def _main(argv: Sequence[str], *, owns_process: bool) -> int:
     try:
         with Signals(owns_process=owns_process) as signals:
             launcher.follow_launcher()
-            return run(argv, signals, tell)
+            return run(resumed(argv), signals, tell)
     except Exception as error:
         return tell(error)
+
+
+def resumed(argv: Sequence[str]) -> list[str]:
+    """`--resume RUN` as the settings in that folder, in which it goes on. Raises ConfigError, ShardsError."""
+    words = [
+        part for word in argv for part in (word.split("=", 1) if word.startswith("--resume=") else [word])
+    ]
+    if "--resume" not in words:
+        return list(argv)
+    place = words.index("--resume")
+    named, rest = "".join(words[place + 1 : place + 2]), words[:place] + words[place + 2 :]
+    if not named or named.startswith("--"):
+        raise ConfigError("--resume needs a run folder or URL")
+    run_dir = given(named, "--resume")
+    config = store.join(run_dir, "config.yaml")
+    if not store.exists(config):
+        raise ConfigError(f"--resume {named}: no run is there, for it has no config.yaml")
+    return [config, "--run.dir", run_dir, *rest]
 
 
 def run(argv: Sequence[str], signals: Signals, tell: "Tell") -> int:

@@ -334,5 +334,10 @@ def _printable(meta: dict[str, Any]) -> str:
     return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)
 
 
+def entry() -> NoReturn:
+    """The console command `shards`."""
+    raise SystemExit(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

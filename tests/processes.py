@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dcgan_dist.ranks.launcher import environment, free_port
+from dcgan_dist.ranks.local import environment, free_port
 
 _context = multiprocessing.get_context("forkserver")
 # What a first optimiser imports, and what training does: seconds for each process otherwise.

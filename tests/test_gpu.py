@@ -16,7 +16,7 @@ import torch
 
 from dcgan_dist import evaluate, sample
 from dcgan_dist.chaos.local_ranks import LocalRanks
-from dcgan_dist.ranks.launcher import environment, free_port
+from dcgan_dist.ranks.local import environment, free_port
 from dcgan_dist.train import main
 from tests.gan.test_batchnorm import whole
 from tests.processes import run_ranks

@@ -60,6 +60,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 
 TOP = {
     "dcgan_dist": {
+        "__main__",
         "library",
         "convert",
         "evaluate",
@@ -98,8 +99,9 @@ def users(word: str) -> set[str]:
 
 def test_only_one_module_reads_the_launchers_environment() -> None:
     for word in ('"RANK"', "WORLD_SIZE", "LOCAL_RANK"):
-        # The other one writes it, for it is a launcher.
-        assert users(word) == {"dcgan_dist/ranks/launcher.py", "dcgan_dist/slurm/task.py"}, word
+        # The others write it, for they are launchers.
+        writers = {"dcgan_dist/ranks/local.py", "dcgan_dist/slurm/task.py"}
+        assert users(word) == {"dcgan_dist/ranks/launcher.py"} | writers, word
 
 
 def test_submitits_private_names_are_used_in_one_place() -> None:
@@ -172,6 +174,8 @@ def test_nothing_unpickles_or_evaluates() -> None:
     # The trainer or the builder that a job was sent for, and the job's own Python.
     assert found.pop("dcgan_dist/slurm/local.py") == ["runpy.run_module"]
     assert found.pop("dcgan_dist/slurm/task.py") == ["os.execve"]
+    # A command of ours.
+    assert found.pop("dcgan_dist/__main__.py") == ["os.execv"]
     assert {path: told for path, told in found.items() if told} == {}
 
 

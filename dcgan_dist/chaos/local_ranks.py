@@ -17,7 +17,7 @@ from typing import Self
 import torch
 from tqdm import tqdm
 
-from dcgan_dist.ranks.launcher import environment, free_port
+from dcgan_dist.ranks.local import environment, free_port
 from dcgan_dist.ranks.world import leave
 from dcgan_dist.train import own_process
 

@@ -11,13 +11,14 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
-from shards.errors import ToldError
+from dcgan_dist.config.named import find_config
+from shards.errors import ShardsError, ToldError
 from shards.printable import storable
+from shards.storage import store
 from shards.storage.paths import argument
 
 T = TypeVar("T")
@@ -174,8 +175,10 @@ def split_command_line(kind: type, argv: Sequence[str]) -> tuple[str | None, lis
 
 def _read_file(path: str) -> str:
     try:
-        return Path(argument(path)).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, argparse.ArgumentTypeError) as error:
+        if "://" in path:
+            return store.read_bytes(argument(path)).decode()
+        return find_config(argument(path)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, argparse.ArgumentTypeError, ShardsError) as error:
         raise ConfigError(f"{path}: cannot be read as a config file: {error}") from None
 
 

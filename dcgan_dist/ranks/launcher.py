@@ -3,12 +3,12 @@
 import ctypes
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
 from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.launched import BORN
+from dcgan_dist.ranks.local import PARENT, STOPS
 from dcgan_dist.ranks.rendezvous import Place
 from shards import ShardsError
 from shards.printable import printable
@@ -132,28 +132,11 @@ def tells(error: Exception, *, anyone: bool = False) -> bool:
     return isinstance(error, ShardsError) and os.environ.get("LOCAL_RANK") == "0"
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens at now, for ranks to meet at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def environment(rank: int, ranks: int, *, port: int) -> dict[str, str]:
-    """What makes a process `rank` of `ranks` on this machine, as a launcher would."""
-    return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-
-
 def follow_launcher() -> None:
-    """Be sent SIGTERM when the torchrun that started this process dies: it cannot pass a SIGKILL on."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ or sys.platform != "linux":
+    """Be sent SIGTERM when what started this process for its ranks dies: it cannot pass a SIGKILL on."""
+    if PARENT in os.environ:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    if not {PARENT, "TORCHELASTIC_RUN_ID"} & os.environ.keys() or sys.platform != "linux":
         return
     pr_set_pdeathsig = 1  # sys/prctl.h
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
@@ -166,7 +149,7 @@ def _is_orphan() -> bool:
     process, parent = BORN
     if os.getpid() != process:
         return False
-    if os.getppid() != parent:
+    if os.getppid() != int(os.environ.get(PARENT, parent)):
         return True
     # The parent may have died before the first line of ours: whoever takes in orphans has no torch in it.
     try:

@@ -77,7 +77,7 @@ def check_same_run(argv: Sequence[str], config: Config) -> None:
 def _check_place(argv: Sequence[str], config: Config) -> None:
     """A copied or moved run folder holds a configuration that names the one it came from."""
     path, given = reading.split_command_line(Config, argv)
-    if path is None or any(setting.name == "run.dir" for setting in given):
+    if path is None or not Path(path).is_file() or any(setting.name == "run.dir" for setting in given):
         return
     folder, named = Path(path).parent, Path(config.run.dir.removeprefix("file://"))
     if not any((folder / name).exists() for name in MADE):

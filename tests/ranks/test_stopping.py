@@ -15,7 +15,7 @@ import torch
 from dcgan_dist.chaos.local_ranks import LocalRanks
 from dcgan_dist.checkpoints import checkpoint
 from dcgan_dist.ranks import stopping
-from dcgan_dist.ranks.launcher import environment, free_port
+from dcgan_dist.ranks.local import environment, free_port
 from dcgan_dist.ranks.lost import is_loss
 from dcgan_dist.ranks.stopping import STOPPED, Signals, Stop
 from dcgan_dist.train import main
