@@ -34,7 +34,7 @@ demo: about-demo $(RUN)  ## set up, draw rooms, write shards, train on 2 ranks, 
 	@echo
 	@echo "Pictures:     runs/demo/samples/, beside runs/demo/real.png"
 	@echo "Curves:       $(VENV)/bin/tensorboard --logdir runs/demo   (then the Custom Scalars tab)"
-	@echo "More samples: $(PYTHON) -m dcgan_dist.sample runs/demo --out more.png"
+	@echo "More samples: $(VENV)/bin/dcgan sample runs/demo --out more.png"
 
 about-demo:
 	@echo "Installs Python packages into $(VENV), draws 12,000 rooms, trains 1,500 steps on $(DEMO_RANKS) ranks, scores the samples."

@@ -1,5 +1,6 @@
 """Loading, drawing, importing: what a user does with a finished run."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,30 @@ def test_the_command_writes_a_grid(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert sample.main([str(run), "--images", "6", "--out", str(tmp_path / "x.npy")]) == 0
     assert np.load(tmp_path / "x.npy").shape == (6, 16, 16, 3)
     assert "6 pictures of step 20" in capsys.readouterr().out
+
+
+def test_the_ending_says_what_is_written(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An array, and a folder or URL of one file each, of the same pictures; nothing is overwritten."""
+    array, folder = tmp_path / "x.npy", tmp_path / "v1.0" / "many"
+    assert sample.main([str(run), "--images", "3", "--out", str(array)]) == 0
+    drawn = np.load(array, allow_pickle=False)
+    assert drawn.shape == (3, 16, 16, 3)
+    url = "memory://sampled/many"
+    for out in (str(folder), url):
+        assert sample.main([str(run), "--images", "3", "--out", out]) == 0
+        assert sorted(store.sizes(out)) == ["000000.png", "000001.png", "000002.png"]
+        for number, picture in enumerate(drawn):
+            read = store.read_bytes(store.join(out, f"{number:06d}.png"))
+            assert np.array_equal(np.asarray(Image.open(io.BytesIO(read))), picture)
+        capsys.readouterr()
+        assert sample.main([str(run), "--out", out]) == 2
+        assert capsys.readouterr().err == f"error: {out} is not empty; give a new folder for the pictures\n"
+    for out in ("x.gif", "s3://bucket/x.jpeg"):
+        with pytest.raises(SystemExit):
+            sample.main([str(run), "--out", out])
+        assert f"{out} has an unknown ending; there are a grid as .png" in capsys.readouterr().err
 
 
 def test_a_grid_lays_pictures_row_by_row_with_a_line_between() -> None:

@@ -10,7 +10,7 @@ from dcgan_dist.config.reading import ConfigError
 from dcgan_dist.config.settings import Config
 from dcgan_dist.gan.description import NetError, parse_net
 from shards import Index
-from shards.dataset.index import check_listing
+from shards.dataset.index import NoDatasetError, check_listing
 from shards.dataset.index import load as load_index
 
 
@@ -43,11 +43,19 @@ def _check_best(config: Config) -> None:
         raise ConfigError(f"run.checkpoint_best={best} needs eval.inception, a file of its weights")
 
 
+DRAWN_IMAGES = 12000
+"""As many as the demo draws."""
+
+
 def check_data(config: Config) -> Index:
     """The dataset's index, checked against the settings and the shards. Raises ConfigError or ShardsError."""
-    index = load_index(config.data.url)
-    check_listing(config.data.url, index)
     size = parse_net(config.model.net).image_size
+    try:
+        index = load_index(config.data.url)
+    except NoDatasetError as error:
+        images = max(DRAWN_IMAGES, config.data.batch_images)
+        raise ConfigError(f"{error} --images {images} --size {size}") from None
+    check_listing(config.data.url, index)
     if index.image_size != size:
         raise ConfigError(
             f"model.net={config.model.net} draws {size}x{size} pictures but {config.data.url} holds "

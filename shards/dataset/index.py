@@ -276,12 +276,18 @@ def check_listing(url: str, index: Index) -> None:
             )
 
 
+class NoDatasetError(ShardsError):
+    """Nothing is there; the message ends in a command that draws a dataset, to which options may be added."""
+
+
 def _nothing_there(url: str) -> ShardsError:
     """Why there is no index at `url`, and the command that makes one."""
     try:
         names = store.sizes(url)
     except MissingError:
-        return ShardsError(f"{url} does not exist; to make a dataset run: python -m shards build rooms {url}")
+        return NoDatasetError(
+            f"{url} does not exist; to make a dataset run: python -m shards build rooms {url}"
+        )
     if not names:
         return ShardsError(
             f"{url} is empty; to fill it run: python -m shards build rooms {url} --images 20000"

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from dcgan_dist.config.reading import ConfigError, types
-from dcgan_dist.config.rules import check
+from dcgan_dist.config.rules import check, check_data
 from dcgan_dist.config.settings import Config, dump, parse_config, read_config
 from dcgan_dist.run_folder.same_run import differences
+from shards.__main__ import main as shards_main
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").rglob("*.yaml"))
 
@@ -178,3 +179,17 @@ def test_a_check_needs_no_torch() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "valid for 32 ranks" in done.stdout
+
+
+def test_a_missing_dataset_is_told_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    """Which is followed here: the run is sound after it."""
+    out = str(tmp_path / "rooms")
+    settings = [f"--data.url={out}", "--model.net=tiny16", "--data.batch_images=16"]
+    config = read_config(settings, "test")
+    with pytest.raises(ConfigError) as told:
+        check_data(config)
+    words = str(told.value).partition("python -m shards ")[2].split()
+    assert words[-4:] == ["--images", "12000", "--size", "16"]
+    words[words.index("12000")] = "64"
+    assert shards_main(words) == 0
+    assert check_data(config).samples == 64
