@@ -21,7 +21,7 @@ from dcgan_dist.ranks.world import World
 from dcgan_dist.run_folder import untrusted
 from dcgan_dist.run_folder.networks import load
 from dcgan_dist.scores.inception import Inception
-from dcgan_dist.scores.precision_recall import COPIES_BELOW
+from dcgan_dist.scores.precision_recall import looks_copied
 from dcgan_dist.scores.suite import draw, protocol, read_reals, score
 from dcgan_dist.scores.swd import mean_swd
 from dcgan_dist.seeds import seed_for
@@ -108,18 +108,39 @@ def from_python(
     return asdict(found)
 
 
+HIGHER, LOWER = ("precision", "recall", "density", "coverage"), ("swd", "ndb", "js", "fid", "kid")
+
+
+def _better(name: str) -> str:
+    """Which way a score is better; of distances alone nothing is said."""
+    plain = name.removeprefix("inception_")
+    return "higher" if plain in HIGHER else "lower" if plain in LOWER else ""
+
+
 def lines(found: Evaluation) -> list[str]:
     """What the command prints."""
     images = found.protocol["images"]
-    told = [f"{images} pictures a side", f"  {'':<22}{'step ' + str(found.step):>12}{'real (the floor)':>18}"]
+    head = f"  {'':<22}{'step ' + str(found.step):>12}{'real (the floor)':>18}  better is"
+    told = [f"{images} pictures a side", head]
     for name, value in found.scores.items():
         if not name.endswith("_floor"):
             floor = found.scores.get(f"{name}_floor")
-            told.append(f"  {name:<22}{value:>12.4g}" + ("" if floor is None else f"{floor:>18.4g}"))
+            shown = "" if floor is None else f"{floor:.4g}"
+            told.append(f"  {name:<22}{value:>12.4g}{shown:>18}  {_better(name)}".rstrip())
     told.append(f"  {'swd at step 0':<22}{found.swd_at_step_0:>12.4g}")
-    if found.scores["nearest_ratio"] < COPIES_BELOW:
-        told.append("warning: samples lie much closer to the reference than new pictures do: it copies")
-    return told
+    if looks_copied(found.scores):
+        told.append(
+            "warning: samples lie at single pictures of the reference, nearer than new ones do: copies"
+        )
+    return [*told, _sentence(found)]
+
+
+def _sentence(found: Evaluation) -> str:
+    """The distance in words."""
+    distance, floor = found.scores["swd"], found.scores["swd_floor"]
+    gain = found.swd_at_step_0 / max(distance, 1e-12)
+    since = f"{gain:.1f}x nearer than at step 0" if gain >= 1.05 else "no nearer than at step 0"
+    return f"By swd the samples are {since}, and at {distance / max(floor, 1e-12):.1f}x the floor."
 
 
 @command

@@ -5,6 +5,8 @@ distance to the nearest training picture against that of held-out ones, which be
 Each rank measures its share of the rows.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ DENSITY_NEIGHBOUR = 5
 ROWS = 128
 """Measured together, whatever the number of ranks, so that all find the same bits."""
 COPIES_BELOW = 0.5
-"""Of `copying`: fresh real pictures give about 1, copies 0."""
+"""Of both ratios of `copying`: fresh real pictures give about 1, copies 0."""
 
 
 def manifold_scores(real: Tensor, fake: Tensor, here: World) -> dict[str, float]:
@@ -42,13 +44,24 @@ def manifold_scores(real: Tensor, fake: Tensor, here: World) -> dict[str, float]
 
 
 def copying(known: Tensor, held_out: Tensor, fake: Tensor, here: World) -> dict[str, float]:
-    """Median distance to the nearest known picture, of samples and of held-out ones, and their ratio."""
-    mine, fresh = (_nearest(rows, known, here).median() for rows in (fake, held_out))
+    """Median distance to the nearest known picture, of samples and of held-out ones, and their ratio.
+
+    `nearest_to_second` is the median, over samples, of the distances to the nearest and the second nearest: a
+    blur is as near to many pictures, a copy to one.
+    """
+    mine, second = _two_nearest(fake, known, here)
+    fresh, _ = _two_nearest(held_out, known, here)
     return {
-        "nearest": float(mine),
-        "nearest_held_out": float(fresh),
-        "nearest_ratio": float(mine / fresh.clamp(min=1e-12)),
+        "nearest": float(mine.median()),
+        "nearest_held_out": float(fresh.median()),
+        "nearest_ratio": float(mine.median() / fresh.median().clamp(min=1e-12)),
+        "nearest_to_second": float((mine / second.clamp(min=1e-12)).median()),
     }
+
+
+def looks_copied(scores: Mapping[str, float]) -> bool:
+    """Whether what `copying` found is so near to single known pictures that it was learned by heart."""
+    return max(scores["nearest_ratio"], scores["nearest_to_second"]) < COPIES_BELOW
 
 
 def _radii(points: Tensor, neighbour: int, here: World) -> Tensor:
@@ -60,11 +73,12 @@ def _radii(points: Tensor, neighbour: int, here: World) -> Tensor:
     return here.sum(found)
 
 
-def _nearest(points: Tensor, known: Tensor, here: World) -> Tensor:
-    found = torch.zeros(len(points), device=points.device)
+def _two_nearest(points: Tensor, known: Tensor, here: World) -> Tensor:
+    """(2, n): how far the nearest known rows and the second nearest are."""
+    found = torch.zeros(len(points), 2, device=points.device)
     for rows in shares(len(points), here):
-        found[rows] = torch.cdist(points[rows], known).min(1).values
-    return here.sum(found)
+        found[rows] = torch.cdist(points[rows], known).topk(2, largest=False).values
+    return here.sum(found).T
 
 
 def shares(items: int, here: World, rows: int = ROWS) -> list[slice]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from dcgan_dist.ranks.world import World, join
 from dcgan_dist.scores import clusters as by_cluster
 from dcgan_dist.scores.ndb import make_bins, ndb
-from dcgan_dist.scores.precision_recall import COPIES_BELOW, copying, manifold_scores
+from dcgan_dist.scores.precision_recall import copying, looks_copied, manifold_scores
 from tests.processes import run_ranks
 
 
@@ -77,10 +77,20 @@ def test_bins_show_a_dropped_class_and_none_where_there_is_none() -> None:
 
 def test_a_generator_that_copies_is_told_from_one_that_does_not() -> None:
     known, fresh = normal(400, 30, 1), normal(400, 30, 2)
-    honest = copying(known, fresh, normal(400, 30, 3), World.alone())["nearest_ratio"]
+    honest = copying(known, fresh, normal(400, 30, 3), World.alone())
     half = torch.cat([known[:300] + 0.05 * normal(300, 30, 4), normal(100, 30, 5)])
-    assert honest == pytest.approx(1, abs=0.05)
-    assert copying(known, fresh, half, World.alone())["nearest_ratio"] < COPIES_BELOW
+    assert honest["nearest_ratio"] == pytest.approx(1, abs=0.05)
+    assert not looks_copied(honest)
+    assert looks_copied(copying(known, fresh, half, World.alone()))
+
+
+def test_a_blur_is_no_copy() -> None:
+    """It lies nearer to every picture than another picture does, and at none of them."""
+    known, fresh = (normal(400, 30, seed) + 3 * normal(400, 1, seed + 5) for seed in (1, 2))
+    blur = known.mean(0) + 0.1 * normal(400, 30, 3)
+    found = copying(known, fresh, blur, World.alone())
+    assert found["nearest_to_second"] > 0.8
+    assert not looks_copied(found | {"nearest_ratio": 0.1})
 
 
 def on_ranks() -> dict[str, float]:

@@ -83,7 +83,14 @@ def test_the_command_keeps_what_it_prints(
     torch.set_num_threads(1)  # as the ranks below
     assert evaluate.main([str(run), "--images", "64"]) == 0
     alone = json.loads((run / "scores" / "step-00000002.json").read_text())
-    assert f"{alone['scores']['swd']:.4g}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{alone['scores']['swd']:.4g}" in told
+    for name, way in (("swd", "lower"), ("precision", "higher"), ("js", "lower"), ("nearest", "")):
+        (line,) = (line for line in told.splitlines() if line.split()[0] == name)
+        assert line.endswith(way) if way else line.split()[-1] not in ("lower", "higher")
+    ratio = alone["swd_at_step_0"] / alone["scores"]["swd"]
+    nearer = f"{ratio:.1f}x nearer" if ratio >= 1.05 else "no nearer"
+    assert told.splitlines()[-1].startswith(f"By swd the samples are {nearer} than at step 0")
     assert alone["protocol"]["batch_norm"].startswith("frozen over 20 batches")
     assert "a fair sample of 128" in alone["protocol"]["real"]
     for ranks in (2, 4):
