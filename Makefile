@@ -3,7 +3,14 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
-PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The Python to make the environment of, as in `make demo PYTHON3=python3.12`.
+PYTHON3 := python3
+# Where pip finds torch, if not where it finds all else: PyTorch's page says which index has builds for CPUs.
+TORCH_INDEX :=
+# pip shows what it downloads at a terminal.
+QUIET := $(shell test -t 2 || echo --quiet)
+PIP := $(PYTHON) -m pip install $(QUIET) --disable-pip-version-check -c constraints.txt
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 DEMO_RANKS := 2
 # Two processes at once, a file's tests in one of them: many tests wait for others.
 WORKERS := -n 2 --dist loadgroup
@@ -19,7 +26,13 @@ help:  ## this list
 
 # The demo needs less than the tests do.
 $(RUN): pyproject.toml constraints.txt
-	test -x $(PYTHON) || python3 -m venv $(VENV)
+	@$(PYTHON3) -c '$(NEW_ENOUGH)' || { echo "error: $$($(PYTHON3) --version 2>&1) is older than 3.11, which is \
+	needed; name a newer one: make $(or $(MAKECMDGOALS),demo) PYTHON3=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import pip; $(NEW_ENOUGH)' 2>/dev/null || $(PYTHON3) -m venv --clear $(VENV)
+	@$(PYTHON) -c 'import torch' 2>/dev/null || test -n "$(TORCH_INDEX)" || command -v nvidia-smi >/dev/null || \
+	    echo "Without an NVIDIA driver here: on Linux pip's torch may bring CUDA, some gigabytes that nothing uses." \
+	    "make TORCH_INDEX=URL takes a build for CPUs, about 200 MB, from the index that PyTorch's page names."
+	test -z "$(TORCH_INDEX)" || $(PIP) --index-url $(TORCH_INDEX) torch
 	$(PIP) -e .
 	touch $@
 
