@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
         _write(images, args.out)
     except OSError as error:
         raise ToldError(str(error)) from None
-    print(f"{args.images} pictures of step {sampler.step} in {args.out}")
+    print(f"{args.images} picture{'s' * (args.images > 1)} of step {sampler.step} in {args.out}")
     return 0
 
 

@@ -10,10 +10,15 @@ from dcgan_dist.slurm.cluster import states
 from dcgan_dist.slurm.errors import LaunchError
 from dcgan_dist.slurm.launches import find
 
+RANK = re.compile(r"_(\d+)(?:_0)?_(?:log|batch)\.out$")
+"""In the name of a log, the rank or the task of an array."""
+
 
 def status(given: argparse.Namespace, rest: Sequence[str]) -> int:
     """show launches: their jobs, how each attempt ended, the first rank's error"""
     names = [path.parent.name for path in Path(given.folder).glob("*/launch.json")]
+    if not names and given.launch is None:
+        print(f"no launches in {given.folder} yet; to begin one: python launch/slurm.py train --help")
     for name in sorted(names) if given.launch is None else [given.launch]:
         given.launch = name
         folder, record = find(given)
@@ -64,6 +69,12 @@ def logs(given: argparse.Namespace, rest: Sequence[str]) -> int:
         f"{job}_{rank}_0_log.out",
     )
     paths = [str(path) for name in names for path in sorted(folder.glob(name))]
+    of_rank = [path for path in paths if not path.endswith(f"{job}_batch.out")]
+    ranks = sorted(
+        {int(found[1]) for path in folder.glob(f"{job}_*.out") if (found := RANK.search(path.name))}
+    )
+    if ranks and not of_rank:
+        raise LaunchError(f"{folder.name} has no log of rank {rank}; there are {', '.join(map(str, ranks))}")
     if not paths:
         raise LaunchError(f"{folder.name} has no log of rank {rank} yet; see: python launch/slurm.py status")
     words = ["tail", "-n", "40", *(["-F"] if given.follow else []), *paths]

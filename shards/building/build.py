@@ -62,7 +62,7 @@ def plan_cut(
     if block_samples is None:
         block_samples = default_block_samples(size)
     check_range("shard_images", shard_images, 1, 10**6)
-    check_range("block_samples", block_samples, 1, 10**6)
+    check_range("block_images", block_samples, 1, 10**6)
     if resize not in WAYS:
         raise ShardsError(f"resize={resize!r} is not known; choose one of {', '.join(WAYS)}")
     if resize == "cv2_linear":

@@ -257,7 +257,7 @@ def test_a_build_that_fails_leaves_no_index_and_can_be_started_again(tmp_path, m
         ({"encoding": "bmp"}, "encoding='bmp' is not known; choose one of npy, png, jpg, webp"),
         ({"quality": 0}, "quality=0 is outside"),
         ({"shard_images": 0}, "shard_images=0 is outside"),
-        ({"block_samples": 0}, "block_samples=0 is outside"),
+        ({"block_samples": 0}, "block_images=0 is outside"),
         ({"workers": 0}, "workers=0 is outside"),
     ],
 )
