@@ -85,7 +85,7 @@ def explore(subject: Subject, exemplars: Exemplars) -> Finding:
         "Columns: the exemplars of A, B and C, and below each G of their mean z; right: G(A - B + C) "
         "and eight neighbours; below it the same on pixels"
     )
-    return Finding("arithmetic", "Vector arithmetic", "E11, figure 7", measures, notes, {caption: figure})
+    return Finding("arithmetic", "Vector arithmetic", "figure 7", measures, notes, {caption: figure})
 
 
 def _success(subject: Subject, exemplars: Exemplars, images: U8, wanted: Concept, name: str) -> Measure:

@@ -163,12 +163,12 @@ def explore(subject: Subject) -> Finding:
     notes = [f"Tiles are the receptive field, {field.size} pixels; grey where it leaves the picture."]
     if not any(meta.get("boxes") for meta in metas):
         notes.append("No boxes in the data, so what the maps look for is judged by eye alone.")
-        return Finding("filters", "What D looks for", "E9, figure 5", [], notes, sheets)
+        return Finding("filters", "What D looks for", "figure 5", [], notes, sheets)
     notes.append(
         "IoU: the most active 5 % of cells with the best object's boxes, less the same with boxes shuffled."
     )
     return Finding(
-        "filters", "What D looks for", "E9, figure 5", _measures(subject, images, metas), notes, sheets
+        "filters", "What D looks for", "figure 5", _measures(subject, images, metas), notes, sheets
     )
 
 

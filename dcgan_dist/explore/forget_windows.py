@@ -77,7 +77,7 @@ def explore(
     return Finding(
         "forget",
         f"Forgetting: {target}",
-        "E10, figure 6",
+        "figure 6",
         [count, dropped, *measures],
         [
             f"Layer {chosen}; boxes {'drawn by hand' if labels else 'by the judge'} on {found} pictures.",

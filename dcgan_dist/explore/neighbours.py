@@ -80,7 +80,7 @@ def explore(subject: Subject, *, held_out: str) -> Finding:
     return Finding(
         "neighbours",
         "Copies of training pictures",
-        "E1, section 4.1; the paper searches none",
+        "section 4.1; the paper searches none",
         measures,
         ["Distances are of pixels, root mean square."],
         {caption: pictures.png(pictures.grid(page, columns=len(shown)), scale=scale)},

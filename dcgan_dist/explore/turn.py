@@ -68,7 +68,7 @@ def explore(subject: Subject, exemplars: Exemplars) -> Finding:
     caption = "Each row: z + t v, t from -1 to 1; the random sample itself is in the middle"
     scale = 2 if subject.size <= 32 else 1
     page = pictures.png(pictures.grid(sheet, columns=FRAMES), scale=scale)
-    return Finding("turn", "Turn vector", "E12, figure 8", measures, notes, {caption: page})
+    return Finding("turn", "Turn vector", "figure 8", measures, notes, {caption: page})
 
 
 def _measures(subject: Subject, exemplars: Exemplars, judge: Judge, name: str) -> list[Measure]:

@@ -65,7 +65,7 @@ def explore(run: str, *, data: str | None = None, seed: int = 0) -> Finding:
     return Finding(
         "underfit",
         "Samples over training",
-        "E1, figures 2 and 3",
+        "figures 2 and 3",
         measures,
         ["Above 0, textures repeat across samples more than in real pictures."],
         sheets,

@@ -60,7 +60,7 @@ def explore(subject: Subject) -> Finding:
     return Finding(
         "walk",
         "Walking in the latent space",
-        "E8, figure 4",
+        "figure 4",
         measures,
         ["A step is a distance of pixels between neighbouring frames; 0.1 is an even walk, 1 a jump."],
         {

@@ -4,13 +4,15 @@ import base64
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
 from dcgan_dist.report.charts import chart
 from dcgan_dist.report.paper import SECTIONS, Section
 from dcgan_dist.report.read_runs import Gathered
+from dcgan_dist.run_folder.versions import versions
 
 STYLE = """
 :root{color-scheme:light dark}
@@ -24,6 +26,7 @@ figure svg{width:100%;max-width:40rem;height:auto;display:block}
 figcaption,.note{font-size:.87rem;opacity:.8}svg text{font:11px system-ui;fill:currentColor}
 svg .axis{stroke:#8886}code{font-size:.85rem;background:#8882;padding:.1rem .3rem;overflow-wrap:anywhere}
 blockquote{margin:.6rem 0;padding:.1rem .9rem;border-left:3px solid #8888}
+.box{border:1px solid #8886;border-radius:.5rem;padding:.2rem 1rem;margin:1rem 0}
 .met{color:#2da44e}.missed{color:#d1242f;font-weight:600}.scroll{overflow-x:auto}nav{columns:2;font-size:.9rem}
 """
 
@@ -66,7 +69,46 @@ def _head(runs: Sequence[Gathered], command: str) -> str:
         "<p>Each part quotes what the paper reports, then shows what these runs give, with controls. The "
         "paper's numbers are of LSUN, ImageNet and faces at full size: compare directions, not digits, "
         "unless the data are the same. † marks numbers as widely quoted, not read again in the paper.</p>"
-        f"{table(rows)}{problems}<p>Made by {_code(command)}</p><nav><ol>{links}</ol></nav>"
+        f"{table(rows)}{_box(runs)}{problems}<p>Made by {_code(command)} on "
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, dcgan_dist {versions()['dcgan_dist']}</p>"
+        f"<nav><ol>{links}</ol></nav>"
+    )
+
+
+def _box(runs: Sequence[Gathered]) -> str:
+    """In short: how near the samples came, and which rules held and which were missed."""
+    return f'<div class="box">{"".join(map(_in_short, runs))}</div>'
+
+
+def _in_short(each: Gathered) -> str:
+    judged = [
+        (section, measure)
+        for section in SECTIONS
+        for measure in each.findings.get(section.key, {}).get("measures", [])
+        if measure.get("rule")
+    ]
+    missed = [(section, measure) for section, measure in judged if not measure["passed"]]
+    told = [_distance(each.scores)]
+    if judged:
+        held = f"{len(judged) - len(missed)} of {len(judged)} rules held."
+        told.append(held if missed else f'<span class="met">{held}</span>')
+    else:
+        told.append("No exploration has been run yet.")
+    lines = "".join(
+        f'<li><a href="#{section.key}">{escape(section.title)}</a>: {escape(measure["name"].strip())} '
+        f"{_value(measure)}, {_verdict(measure)}</li>"
+        for section, measure in missed
+    )
+    return f"<p><strong>{escape(each.name)}</strong>: {' '.join(filter(None, told))}</p><ul>{lines}</ul>"
+
+
+def _distance(scores: Mapping[str, float]) -> str:
+    """The sliced Wasserstein distance in words, where `evaluate` has measured it."""
+    if not {"swd", "swd_floor", "swd_at_step_0"} <= scores.keys():
+        return "Not scored yet; dcgan evaluate does it."
+    return (
+        f"At step {scores['step']:,.0f} the samples' sliced Wasserstein distance is {scores['swd']:.4g}; "
+        f"at step 0 it was {scores['swd_at_step_0']:.4g}, and real pictures are at {scores['swd_floor']:.4g}."
     )
 
 

@@ -31,7 +31,8 @@ LARGEST = 1e30
 
 @dataclass(frozen=True)
 class Gathered:
-    """One run's part of the page, by section key; `problems` are files that could not be used."""
+    """One run's part of the page, by section key; `scores` are the newest that `evaluate` has kept, and
+    `problems` are files that could not be used."""
 
     run: str
     steps: list[int]
@@ -39,6 +40,7 @@ class Gathered:
     findings: dict[str, dict[str, Any]] = field(default_factory=dict)
     probes: dict[str, dict[str, Any]] = field(default_factory=dict)
     curves: list[dict[str, float]] = field(default_factory=list)
+    scores: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -87,8 +89,17 @@ def gather(run: str) -> Gathered:
         probe = _tried(found, ["probe", f"{section.key}.json"], _probe)
         if probe is not None:
             found.probes[section.key] = redacted(probe)
+    found.scores.update(_newest_scores(found))
     found.curves.extend(_tried(found, ["metrics.jsonl"], _lines) or [])
     return found
+
+
+def _newest_scores(found: Gathered) -> dict[str, float]:
+    for step in reversed(found.steps):
+        scores: dict[str, float] = _tried(found, ["scores", f"{checkpoint.stem(step)}.json"], _scores) or {}
+        if scores:
+            return scores | {"step": step}
+    return {}
 
 
 def _tried(found: Gathered, names: list[str] | tuple[str, ...], parse: Callable[[bytes], Any]) -> Any:
@@ -127,6 +138,13 @@ def _probe(data: bytes) -> dict[str, Any]:
         "protocol": typed(told.get("protocol", ""), str),
         "command": typed(told.get("command", ""), str),
     }
+
+
+def _scores(data: bytes) -> dict[str, float]:
+    """As `dcgan_dist.evaluate` writes it: the numbers among its scores."""
+    told = json.loads(data)
+    numbers = typed(told["scores"], dict) | {"swd_at_step_0": told.get("swd_at_step_0")}
+    return {name: value for name, one in numbers.items() if (value := finite(one)) is not None}
 
 
 def _result(told: dict[str, Any]) -> dict[str, Any]:

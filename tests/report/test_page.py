@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from dcgan_dist.report.page import _measures
+from dcgan_dist.report.page import _measures, render
+from dcgan_dist.report.read_runs import Gathered
 
 
 def measure(name: str, value: float) -> dict[str, Any]:
@@ -38,3 +39,20 @@ def test_runs_are_put_side_by_side_row_by_row() -> None:
     page = _measures({"a": fewer, "b": forgetting()})
     assert page.count("<tr>") == 1 + 12
     assert page.count('<td class="n">-</td>') == 2 * 9
+
+
+def test_the_box_says_what_held_what_was_missed_and_how_near_it_came() -> None:
+    rules = [
+        measure("windows", 0.2) | {"rule": "at least 0.5", "passed": False},
+        measure("beds", 0.9) | {"rule": "at least 0.5", "passed": True},
+        measure("no rule", 1.0),
+    ]
+    finding = {"measures": rules, "figures": [], "notes": [], "step": 20, "command": "c"}
+    scores = {"swd": 49.48, "swd_floor": 11.31, "swd_at_step_0": 251.0, "step": 1500}
+    page = render([Gathered("a", [1500], {}, {"forget": finding}, scores=scores)], command="c")
+    box = page.partition('<div class="box">')[2].partition("</div>")[0]
+    assert "1 of 2 rules held" in box
+    assert box.count("<li>") == 1
+    assert "windows 0.200" in box
+    assert "49.48; at step 0 it was 251, and real pictures are at 11.31" in box
+    assert "Not scored yet" in render([Gathered("a", [], {})], command="c")

@@ -148,7 +148,7 @@ COMMANDS: list[tuple[str, Any]] = [
     ("explore", lambda run: explore(["walk", run])),
     ("scores", lambda run: evaluate.main([run, "--images", "16"])),
     ("probe", lambda run: probe(["digits", run, "--methods", "raw"])),
-    ("checkpoints", lambda run: sample.main([run, "--out", os.devnull])),
+    ("checkpoints", lambda run: sample.main([run, "--out", f"{run}.png"])),
     ("checkpoints", lambda run: export.main([run, f"{run}-model", "--no-onnx"])),
 ]
 
