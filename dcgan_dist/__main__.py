@@ -1,7 +1,7 @@
 """`dcgan COMMAND ...`: all commands under one name. `dcgan train` is `python -m dcgan_dist.train`.
 
-`--ranks N` of `train` and `evaluate` starts N ranks on this machine. Kept out: what the commands do, and
-torch, so that help is there at once.
+`--ranks N` of `train`, `evaluate` and `probe` starts N ranks on this machine. Kept out: what the commands do,
+and torch, so that help is there at once.
 """
 
 import difflib
@@ -36,7 +36,7 @@ GROUPS = {
     },
 }
 COMMANDS = [name for group in GROUPS.values() for name in group]
-RANKED = ("train", "evaluate")
+RANKED = ("train", "evaluate", "probe")
 
 
 @command
