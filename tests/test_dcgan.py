@@ -140,6 +140,7 @@ def test_ctrl_c_is_clean(rooms16: str, tmp_path: Path, early: bool) -> None:
         assert not any("Traceback" in line for line in told)
 
 
+@pytest.mark.slow
 def test_ranks_end_with_what_started_them(rooms16: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(["train", *words(rooms16, run, "--train.steps=100000"), "--ranks", "2"], tmp_path)
@@ -151,6 +152,7 @@ def test_ranks_end_with_what_started_them(rooms16: str, tmp_path: Path) -> None:
     assert checkpoint.steps(str(run / "checkpoints"))  # they were told to stop, and saved
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_them_all(rooms16: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(["train", *words(rooms16, run, "--train.steps=100000"), "--ranks", "2"], tmp_path)

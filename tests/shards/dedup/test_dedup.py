@@ -170,7 +170,9 @@ def kill_until_done(command, kills, restart):
     subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(30, marks=pytest.mark.long)]
+)
 def test_a_killed_run_ends_where_the_unbroken_one_ends(planted, done, tmp_path, kills):
     url = str(tmp_path / "set")
     shutil.copytree(planted, url)
